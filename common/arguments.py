@@ -1,0 +1,270 @@
+"""The command line of a script, read off the constants at its top.
+
+    GAMMA = 0.9  # discount factor, in [0, 1]
+
+makes a flag `--gamma X` with that default, that explanation and that check. The
+constant stays the only place where any of them is written.
+"""
+
+import argparse
+import ast
+import contextlib
+import difflib
+import io
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import tokenize
+from dataclasses import dataclass
+
+from common import quiet
+from common.errors import UserError
+
+_RUN = {
+    "--train": "train, save the weights and the reward curve",
+    "--test": "play with the saved weights, after training if both",
+    "--eager": "run updates uncompiled: slow, but breakpoints work",
+    "--verbose": "show the logs of TensorFlow and the other packages",
+}
+_SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes"}
+_BOUND = r"(-?(?:inf|\d[\d.e+-]*))"
+_INTERVAL = re.compile(rf"\b(in ([\[(]){_BOUND}, {_BOUND}([\])]))")
+_CHOICE = re.compile(r"\bone of (.+)$")
+_UNBROKEN = re.compile(r"\bin [\[(]\S+ |\(default: .*")  # on one line of --help, that is
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def parse(namespace, argv=None):
+    """Parse the command line and write its values over the script's constants.
+
+    Call it with `globals()`, after the constants and before the heavy imports, so that
+    --help answers at once. A flag is made of each module-level `NAME = literal` (int,
+    float, bool or str) with a comment on its line. The comment is the meaning; it may
+    end in an interval, `in [0, 1]`, `in (0, inf)`, or a choice, `one of a, b`: enforced.
+
+    In a script that is run, Ctrl-C and SIGTERM become SystemExit from here on (status
+    130 and 143), a UserError is printed as one line, and the packages are silenced.
+
+    Args:
+        namespace: the script's globals().
+        argv: list of str, the words after the script's name. Without it: those of the
+            command line if the script is run; if it is imported, nothing is parsed
+            and the constants stay as they are.
+
+    Returns:
+        Namespace of four bools: train, test, eager, verbose.
+
+    Raises:
+        SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
+        UserError: the script is run, and a package it needs is not installed.
+    """
+    # A cell of a notebook is __main__ too, but has no file.
+    is_script = namespace["__name__"] == "__main__" and "__file__" in namespace
+    if argv is None:
+        if not is_script:
+            return argparse.Namespace(train=False, test=False, eager=False, verbose=False)
+        argv = sys.argv[1:]
+    title, constants = _read(namespace)
+    parser = _parser(os.path.basename(namespace["__file__"]), title, constants)
+    args, unknown = parser.parse_known_args(_join_negative_numbers(argv))
+    if unknown:
+        parser.error(_did_you_mean(unknown[0], constants, parser.prog))
+    values = {}
+    for constant in constants:
+        given = vars(args).pop(constant.name, None)  # None: the flag was not used
+        value = namespace[constant.name] if given is None else given
+        try:
+            values[constant.name] = constant.checked(value)
+        except ValueError as error:
+            culprit = constant.name if given is None else constant.flag
+            parser.error(f"{culprit} must be {error}, got {_on_one_line(value)}")
+    if not (args.train or args.test):
+        parser.print_usage(sys.stderr)
+        parser.error(f"--train or --test is needed, or both; {parser.prog} --help lists all flags")
+    namespace.update(values)
+    if is_script:
+        _print_user_errors_on_one_line(parser.prog)
+        _exit_on_signals()
+        quiet.prepare(args.verbose)
+    return args
+
+
+@dataclass
+class _Constant:
+    """One constant of a script, and the flag made of it."""
+
+    name: str
+    kind: type  # int, float, bool or str
+    default: str  # as the script writes it
+    comment: str
+
+    def __post_init__(self):
+        self.flag = _SHORT.get(self.name, "--" + self.name.lower().replace("_", "-"))
+        interval, choice = _INTERVAL.search(self.comment), _CHOICE.search(self.comment)
+        self.interval = interval.groups() if interval else ("", "[", "-inf", "inf", "]")
+        self.choices = choice[1].split(", ") if choice else None
+
+    def add_to(self, group):
+        """Add the flag to a group of a parser; unused, it leaves nothing in the result."""
+        default = {"False": "off", "True": "on"}.get(self.default, self.default)
+        text = f"{self.comment} (default: {default})".replace("%", "%%")
+        text = _UNBROKEN.sub(lambda found: found[0].replace(" ", _NO_BREAK), text)
+        options = {"dest": self.name, "default": argparse.SUPPRESS, "help": text}
+        if self.kind is bool:
+            both = self.default == "True"
+            options["action"] = argparse.BooleanOptionalAction if both else "store_true"
+        else:  # ENV_ID takes an ID, MODEL_DIR a DIR, NOISE a NOISE
+            options["metavar"] = {int: "N", float: "X", str: self.name.split("_")[-1]}[self.kind]
+        group.add_argument(self.flag, **options)
+
+    def checked(self, value):
+        """The constant's value, or the text given to its flag, as a value of this kind.
+
+        Raises:
+            ValueError: it is not allowed; the message says what is.
+        """
+        if self.kind is bool:
+            return value
+        if self.kind is str:
+            if not value or (self.choices and value not in self.choices):
+                raise ValueError(" or ".join(self.choices or ["a name"]))
+            return value
+        interval, left, low, high, right = self.interval
+        try:
+            number = _number(self.kind, str(value))
+        except ValueError:
+            what = "a whole number" if self.kind is int else "a finite number"
+            raise ValueError(f"{what} {interval}".rstrip()) from None
+        above = number >= float(low) if left == "[" else number > float(low)
+        below = number <= float(high) if right == "]" else number < float(high)
+        if not (above and below):
+            raise ValueError(interval)
+        return number
+
+
+def _number(kind, text):
+    """The text as a finite float or, where kind is int, a whole number: 500000 or 5e5."""
+    if kind is int:
+        with contextlib.suppress(ValueError):
+            return int(text)
+    number = float(text)
+    if not math.isfinite(number) or kind(number) != number:
+        raise ValueError
+    return kind(number)
+
+
+def _read(namespace):
+    """The first line of the script's docstring, and the list of its constants so far."""
+    with tokenize.open(namespace["__file__"]) as file:
+        source = file.read()
+    tree = ast.parse(source)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    constants = []
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                comment = comments.get(node.end_lineno, "").lstrip("# ")
+            case _:
+                continue
+        # One that is assigned only after parse() would overwrite what the flag was given.
+        if not (comment and re.fullmatch("[A-Z][A-Z0-9_]*", name) and name in namespace):
+            continue
+        with contextlib.suppress(ValueError):  # computed, not a literal
+            literal = ast.literal_eval(value)
+            if type(literal) in (int, float, bool, str):
+                written = literal if type(literal) is str else ast.get_source_segment(source, value)
+                constants.append(_Constant(name, type(literal), written, comment))
+    return (ast.get_docstring(tree) or "").partition("\n")[0], constants
+
+
+def _parser(prog, title, constants):
+    # The flags' column leaves room for the words; a longer flag has a line of its own.
+    layout = {"width": min(shutil.get_terminal_size().columns - 1, 100), "max_help_position": 28}
+    parser = _Parser(
+        prog=prog,
+        usage="%(prog)s [--train] [--test] [flags]",
+        description=title,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, **layout),
+        allow_abbrev=False,
+        add_help=False,
+    )
+    group = parser.add_argument_group("run")
+    for flag, text in _RUN.items():
+        group.add_argument(flag, action="store_true", help=text)
+    group.add_argument("-h", "--help", action="help", help="show this and exit")
+    group = parser.add_argument_group("constants")
+    for constant in constants:
+        constant.add_to(group)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, where argparse says "argument" and more."""
+
+    def error(self, message):
+        message = message.removeprefix("argument ")
+        message = message.replace(": expected one argument", " needs a value")
+        message = re.sub(": ignored explicit argument .*", " takes no value", message)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def format_help(self):
+        return super().format_help().replace(_NO_BREAK, " ")
+
+
+def _join_negative_numbers(argv):
+    """`--flag -1e-3` as `--flag=-1e-3`, for argparse takes such a number for a flag."""
+    words = []
+    for word in argv:
+        if words and words[-1].startswith("--") and re.match(r"-(\.?\d|inf)", word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _did_you_mean(word, constants, prog):
+    """What to say of a word that is no flag."""
+    flags = [*_RUN, "--help", *(constant.flag for constant in constants)]
+    name = word.partition("=")[0]
+    # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
+    as_constant = name.strip("-").replace("-", "_").upper()
+    near = [constant.flag for constant in constants if constant.name == as_constant]
+    near = near or [flag for flag in flags if flag.startswith(name)]
+    near = near or difflib.get_close_matches(name.lower(), flags, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    what = "flag" if name.startswith("-") else "argument"
+    return f"unknown {what} {_on_one_line(name)}; {hint}{prog} --help lists all flags"
+
+
+def _on_one_line(value):
+    """The value as it was typed, in quotes if it is empty or has newlines."""
+    text = str(value)
+    return text if text.strip() and text.isprintable() else repr(text)
+
+
+def _print_user_errors_on_one_line(prog):
+    default = sys.excepthook
+
+    def hook(kind, error, traceback):
+        if issubclass(kind, UserError):
+            print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        else:
+            default(kind, error, traceback)
+
+    sys.excepthook = hook
+
+
+def _exit_on_signals():
+    """Leave through SystemExit: what saves on the way out runs, and no traceback appears."""
+
+    def leave(number, frame):
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        signal.signal(signal.SIGINT, leave)
+        signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,83 @@
+"""Nothing but the run on the screen: the packages' own messages are put aside.
+
+TensorFlow's C++ writes its first lines straight to file descriptor 2, before it
+looks at any log level: "oneDNN custom operations are on", "Could not find cuda
+drivers", "failed call to cuInit". So the imports, and only they, happen with
+that descriptor pointing elsewhere; from then on log levels do.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+
+from common.errors import UserError
+
+# The module that warns, or the path of its file for what the Python compiler finds in it.
+_PACKAGES = r"(.*[\\/])?(tensorlayer|tensorflow_probability|tf_keras|gym|pygame)([\\/.]|$)"
+
+
+def prepare(verbose):
+    """Import TensorFlow and TensorLayer without a word, and keep them silent afterwards.
+
+    Environment variables and Python warning options that are already set win.
+
+    Args:
+        verbose: True does nothing at all, and every message appears.
+
+    Raises:
+        UserError: a package is not installed.
+        Exception: whatever else an import raised; what it had written is shown first.
+    """
+    if verbose:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if not sys.warnoptions:
+        # UserWarning: pygame's use of pkg_resources. A warning about the reader's code stays.
+        for category in (SyntaxWarning, DeprecationWarning, FutureWarning, UserWarning):
+            warnings.filterwarnings("ignore", category=category, module=_PACKAGES)
+    try:
+        with _stderr_aside():
+            import tensorflow as tf
+            import tensorlayer as tl
+
+            # TensorFlow 2.16 announces XLA at the first compilation, whatever the level. If
+            # there is no XLA here, the run will say so, unless it is --eager and needs none.
+            with contextlib.suppress(tf.errors.OpError):
+                tf.function(lambda: tf.constant(0.0) + 1.0, jit_compile=True, autograph=False)()
+    except ModuleNotFoundError as error:
+        message = f"{error.name} is not installed, run: pip install -r requirements.txt"
+        raise UserError(message) from error
+    tf.get_logger().setLevel(logging.ERROR)
+    tl.logging.set_verbosity(tl.logging.ERROR)
+
+
+@contextlib.contextmanager
+def _stderr_aside():
+    """Point file descriptor 2 to a temporary file; if the block fails, show what it caught."""
+    caught = None
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stderr = os.dup(2)
+            stack.callback(os.close, stderr)
+            caught = stack.enter_context(tempfile.TemporaryFile())
+        if caught is None:  # closed: nobody is disturbed; or there is no place for a file
+            yield
+            return
+        try:
+            os.dup2(caught.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(stderr, 2)
+        except ModuleNotFoundError:  # says it all
+            raise
+        except Exception:
+            caught.seek(0)
+            with open(2, "wb", closefd=False) as screen:
+                shutil.copyfileobj(caught, screen)
+            raise

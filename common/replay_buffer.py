@@ -1,0 +1,80 @@
+"""The ring of transitions that td3.py and sac.py learn from."""
+
+import random
+
+import numpy as np
+
+
+class ReplayBuffer:
+    """A ring of the last `capacity` transitions.
+
+    Transitions are rows of one float32 array, so that a batch is one indexing
+    operation and reaches the compiled update as one tensor. The operating system
+    hands out the array's memory as rows are written, not before.
+
+    Args:
+        capacity: transitions kept; the oldest is overwritten first.
+    """
+
+    def __init__(self, capacity):
+        self.capacity = int(capacity)
+        self.buffer = None  # (capacity, row width), made at the first push
+        self.position = 0  # the row written next
+        self.size = 0
+        # The chapter samples with `random`, so random.seed() fixes the batches here too.
+        self.generator = np.random.default_rng(random.getrandbits(64))
+
+    def push(self, state, action, reward, next_state, done):
+        """Store one transition.
+
+        Args:
+            state, next_state: (state_dim,) observations.
+            action: (action_dim,) or a number.
+            reward: number.
+            done: true only for a real terminal, after which nothing can be earned.
+        """
+        if self.buffer is None:
+            state_dim, action_dim = np.size(state), np.size(action)
+            ends = np.cumsum([state_dim, action_dim, 1, state_dim])
+            self._ends = [int(end) for end in ends]
+            self.buffer = np.zeros((self.capacity, self._ends[-1] + 1), np.float32)
+        row = self.buffer[self.position]
+        a, b, c, d = self._ends
+        row[:a] = state
+        row[a:b] = action
+        row[b] = reward
+        row[c:d] = next_state
+        row[d] = done
+        self.position = (self.position + 1) % self.capacity
+        self.size = min(self.size + 1, self.capacity)
+
+    def sample(self, batch_size):
+        """A batch drawn uniformly without replacement.
+
+        Returns:
+            state (N, state_dim), action (N, action_dim), reward (N,),
+            next_state (N, state_dim), done (N,), float32.
+
+        Raises:
+            ValueError: the buffer holds fewer than batch_size transitions.
+        """
+        state, action, reward, next_state, done = self.columns(self.rows(batch_size)[0])
+        return state, action, reward[:, 0], next_state, done[:, 0]
+
+    def rows(self, batch_size, n_batches=1):
+        """Independent batches as stored, for columns(): (n_batches, batch_size, row width)."""
+        if batch_size > self.size:
+            raise ValueError(f"cannot sample {batch_size} of {self.size} transitions")
+        choice = self.generator.choice
+        indices = [
+            choice(self.size, batch_size, replace=False, shuffle=False) for _ in range(n_batches)
+        ]
+        return self.buffer[np.stack(indices)]
+
+    def columns(self, rows):
+        """Split rows (array or tensor) into state, action, reward, next_state, done, 2-D each."""
+        a, b, c, d = self._ends
+        return rows[:, :a], rows[:, a:b], rows[:, b:c], rows[:, c:d], rows[:, d:]
+
+    def __len__(self):
+        return self.size

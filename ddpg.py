@@ -1,0 +1,326 @@
+"""DDPG on Pendulum (section 6.5.2): deep deterministic policy gradient.
+
+Algorithm 6.26 of the chapter; Lillicrap et al., 2016, arXiv:1509.02971.
+
+    python ddpg.py --train       learn, save the weights and the reward curve
+    python ddpg.py --test        load the weights and play greedily
+"""
+
+from common import arguments
+
+ALG_NAME = "DDPG"
+ENV_ID = "Pendulum-v1"  # environment
+RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
+RENDER = False  # show training in a window
+
+TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
+TEST_EPISODES = 10  # episodes of testing, in [1, inf)
+MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
+
+LR_A = 1e-3  # learning rate of the actor, in (0, inf)
+LR_C = 2e-3  # learning rate of the critic, in (0, inf)
+GAMMA = 0.9  # discount factor, in [0, 1]
+TAU = 0.01  # share of the networks in a soft update of their targets, in (0, 1]
+MEMORY_CAPACITY = 10000  # transitions kept; learning starts once they are there, in [1, inf)
+BATCH_SIZE = 32  # transitions in an update, in [1, inf)
+HIDDEN_DIM = 64  # units in each hidden layer, in [1, inf)
+UPDATE_ITR = 1  # updates after each step, in [1, inf)
+NOISE = "gaussian"  # exploration noise (ou: Ornstein-Uhlenbeck), one of gaussian, ou
+VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, inf)
+OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
+
+MODEL_DIR = "model"  # folder of the weights
+IMAGE_DIR = "image"  # folder of the curves
+
+args = arguments.parse(globals())  # before the long imports, so that --help answers at once
+
+import itertools
+import random
+import time
+
+import numpy as np
+import tensorflow as tf
+import tensorlayer as tl
+
+from common import report, weights
+from common.compiled import Compiler
+from common.environment import make
+from common.networks import networks_of
+
+
+class OrnsteinUhlenbeck:
+    """The noise process of (6.1), dX = theta (mu - X) dt + sigma dW.
+
+    The process is sampled exactly: X(t + dt), given X(t), is normal with mean
+    mu + (X(t) - mu) exp(-theta dt) and variance
+    sigma^2 (1 - exp(-2 theta dt)) / (2 theta), for steps dt of any size.
+
+    Args:
+        size: dimensions, independent of each other.
+        theta: rate of the return to mu, per unit of time.
+        sigma: volatility; sqrt(2 theta), the default, makes the stationary standard deviation 1.
+        mu: the mean.
+        dt: time between samples.
+        generator: np.random.Generator.
+    """
+
+    def __init__(self, size, theta=0.15, sigma=None, mu=0.0, dt=1.0, generator=None):
+        self.size, self.mu = size, mu
+        self.generator = generator or np.random.default_rng()
+        sigma = np.sqrt(2 * theta) if sigma is None else sigma
+        self.decay = np.exp(-theta * dt)
+        self.scale = sigma * np.sqrt((1 - np.exp(-2 * theta * dt)) / (2 * theta))
+        self.reset()
+
+    def reset(self):
+        """Start again from the mean."""
+        self.x = np.full(self.size, self.mu)
+
+    def sample(self):
+        """Go on by dt; returns the new X, (size,)."""
+        noise = self.scale * self.generator.standard_normal(self.size)
+        self.x = self.mu + (self.x - self.mu) * self.decay + noise
+        return self.x
+
+
+class DDPG:
+    """Deep deterministic policy gradient: an actor, a critic, and a moving average of each.
+
+    Args:
+        action_dim, state_dim: sizes of an action and a state.
+        action_range: half the width of the action interval, a number or (action_dim,).
+    """
+
+    count = itertools.count()  # TensorLayer wants another name for each model of a process
+
+    def __init__(self, action_dim, state_dim, action_range):
+        # a row: state, action, reward, next state, done
+        self.memory = np.zeros((MEMORY_CAPACITY, state_dim * 2 + action_dim + 2), dtype=np.float32)
+        self.pointer = 0
+        self.action_dim, self.state_dim = action_dim, state_dim
+        self.action_range = np.float32(action_range)
+        self.var = VAR
+        self.generator = np.random.default_rng(np.random.randint(2**31))  # of noise and batches
+        self.ou = OrnsteinUhlenbeck(action_dim, OU_THETA, generator=self.generator)
+
+        W_init = tf.random_normal_initializer(mean=0, stddev=0.3)
+        b_init = tf.constant_initializer(0.1)
+        number = next(DDPG.count)
+
+        def get_actor(input_state_shape, name=""):
+            """The actor: state -> hidden -> hidden -> tanh, times the action range."""
+            input_layer = tl.layers.Input(input_state_shape, name="A_input")
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+                                    b_init=b_init, name="A_l1")(input_layer)
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+                                    b_init=b_init, name="A_l2")(layer)
+            layer = tl.layers.Dense(n_units=action_dim, act=tf.nn.tanh, W_init=W_init,
+                                    b_init=b_init, name="A_a")(layer)
+            layer = tl.layers.Lambda(lambda x: self.action_range * x)(layer)
+            return tl.models.Model(inputs=input_layer, outputs=layer,
+                                   name=f"Actor{name}_{number}")
+
+        def get_critic(input_state_shape, input_action_shape, name=""):
+            """The critic: state and action -> hidden -> hidden -> Q."""
+            state_input = tl.layers.Input(input_state_shape, name="C_s_input")
+            action_input = tl.layers.Input(input_action_shape, name="C_a_input")
+            layer = tl.layers.Concat(1)([state_input, action_input])
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+                                    b_init=b_init, name="C_l1")(layer)
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+                                    b_init=b_init, name="C_l2")(layer)
+            layer = tl.layers.Dense(n_units=1, W_init=W_init, b_init=b_init,
+                                    name="C_out")(layer)
+            return tl.models.Model(inputs=[state_input, action_input], outputs=layer,
+                                   name=f"Critic{name}_{number}")
+
+        # the networks
+        self.actor = get_actor([None, state_dim])
+        self.critic = get_critic([None, state_dim], [None, action_dim])
+        self.actor.train()
+        self.critic.train()
+
+        def copy_para(from_model, to_model):
+            """Copy one network's weights into another."""
+            for i, j in zip(from_model.trainable_weights, to_model.trainable_weights):
+                j.assign(i)
+
+        # targets start as copies
+        self.actor_target = get_actor([None, state_dim], name="_target")
+        copy_para(self.actor, self.actor_target)
+        self.actor_target.eval()
+
+        self.critic_target = get_critic([None, state_dim], [None, action_dim], name="_target")
+        copy_para(self.critic, self.critic_target)
+        self.critic_target.eval()
+
+        # The first apply() creates the averages: here, where they equal the targets.
+        self.ema = tf.train.ExponentialMovingAverage(decay=1 - TAU)
+        paras = self.actor.trainable_weights + self.critic.trainable_weights
+        self.ema.apply(paras)
+        self.averages = [self.ema.average(para) for para in paras]
+
+        self.actor_opt = tf.optimizers.Adam(LR_A)
+        self.critic_opt = tf.optimizers.Adam(LR_C)
+        self.actor_opt.build(self.actor.trainable_weights)
+        self.critic_opt.build(self.critic.trainable_weights)
+
+        self.losses = None  # of the last update: the critic's, the actor's
+        self.compiler = Compiler(self, eager=args.eager)
+        self._act = self.compiler.function(self.actor)
+        self._learn = self.compiler.function(self._updates, announce=report.COMPILING)
+
+    def ema_update(self):
+        """Move the targets towards the networks, by TAU (6.7, 6.8)."""
+        paras = self.actor.trainable_weights + self.critic.trainable_weights
+        self.ema.apply(paras)
+        for i, j in zip(self.actor_target.trainable_weights +
+                        self.critic_target.trainable_weights, paras):
+            i.assign(self.ema.average(j))
+
+    def reset_noise(self):
+        """Start the noise process anew, as algorithm 6.26 does for each episode."""
+        self.ou.reset()
+
+    def get_action(self, s, greedy=False):
+        """The action (action_dim,) for one state (state_dim,), with noise unless greedy."""
+        a = self._act(np.array([s], dtype=np.float32)).numpy()[0]
+        if greedy:
+            return a
+        if NOISE == "ou":
+            a = a + self.var * self.ou.sample()
+        else:
+            a = self.generator.normal(a, self.var)
+        return np.clip(a, -self.action_range, self.action_range)
+
+    def learn(self, n_updates=1):
+        """Update critic, actor and targets n_updates times, each time from a new batch.
+
+        The batches are drawn from the whole memory, or from what is stored of it.
+        """
+        self.var *= 0.9995**n_updates
+        stored = min(self.pointer, MEMORY_CAPACITY)
+        indices = self.generator.integers(stored, size=(n_updates, BATCH_SIZE))
+        self.losses = self._learn(self.memory[indices])
+
+    def _updates(self, batches):
+        for batch in tf.unstack(batches):
+            losses = self._update_from(batch)
+        return losses
+
+    def _update_from(self, bt):
+        """One update: the body of the chapter's learn(), algorithm 6.26."""
+        bs = bt[:, :self.state_dim]
+        ba = bt[:, self.state_dim:self.state_dim + self.action_dim]
+        br = bt[:, -self.state_dim - 2:-self.state_dim - 1]
+        bs_ = bt[:, -self.state_dim - 1:-1]
+        bd = bt[:, -1:]
+
+        # the critic: squared error against the Bellman target (6.3, 6.4)
+        with tf.GradientTape() as tape:
+            a_ = self.actor_target(bs_)
+            q_ = self.critic_target([bs_, a_])
+            y = br + GAMMA * (1 - bd) * q_
+            q = self.critic([bs, ba])
+            td_error = tf.reduce_mean(tf.square(y - q))
+        c_grads = tape.gradient(td_error, self.critic.trainable_weights)
+        self.critic_opt.apply_gradients(zip(c_grads, self.critic.trainable_weights))
+
+        # the actor: up the critic's gradient (6.6)
+        with tf.GradientTape() as tape:
+            a = self.actor(bs)
+            q = self.critic([bs, a])
+            a_loss = -tf.reduce_mean(q)  # maximise Q
+        a_grads = tape.gradient(a_loss, self.actor.trainable_weights)
+        self.actor_opt.apply_gradients(zip(a_grads, self.actor.trainable_weights))
+        self.ema_update()
+        return tf.stack([td_error, a_loss])
+
+    def store_transition(self, s, a, r, s_, done=False):
+        """Store one transition; the oldest is overwritten once the memory is full.
+
+        Args:
+            s, s_: (state_dim,) observations before and after.
+            a: (action_dim,).
+            r: reward.
+            done: true only for a real terminal, after which nothing can be earned.
+        """
+        s = s.astype(np.float32)
+        s_ = s_.astype(np.float32)
+        transition = np.hstack((s, a, [r], s_, [done]))
+        index = self.pointer % MEMORY_CAPACITY
+        self.memory[index, :] = transition
+        self.pointer += 1
+
+    def save(self):
+        """Save all networks; returns the file's path."""
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
+        return path
+
+    def load(self):
+        """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
+        targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
+        for average, target in zip(self.averages, targets):
+            average.assign(target)
+
+
+if __name__ == "__main__":
+    env = make(ENV_ID, render=RENDER)
+    ENV_ID = env.env_id
+
+    # seeds, for results that repeat
+    env.seed(RANDOM_SEED)
+    random.seed(RANDOM_SEED)
+    np.random.seed(RANDOM_SEED)
+    tf.random.set_seed(RANDOM_SEED)
+
+    state_dim = env.observation_space.shape[0]
+    action_dim = env.action_space.shape[0]
+    action_range = env.action_space.high  # actions are in [-action_range, action_range]
+
+    agent = DDPG(action_dim, state_dim, action_range)
+
+    if args.train:
+        log = report.Training(agent, ALG_NAME, ENV_ID, RANDOM_SEED, IMAGE_DIR, TRAIN_EPISODES)
+        with log:
+            for episode in range(TRAIN_EPISODES):
+                state = env.reset()
+                agent.reset_noise()
+                episode_reward = 0
+                for step in range(MAX_STEPS):
+                    if RENDER:
+                        env.render()
+                    action = agent.get_action(state)  # with exploration noise
+                    state_, reward, done, info = env.step(action)
+                    agent.store_transition(state, action, reward, state_, done)
+
+                    if agent.pointer > MEMORY_CAPACITY:
+                        agent.learn(UPDATE_ITR)
+
+                    state = state_
+                    episode_reward += reward
+                    if done or info["TimeLimit.truncated"]:
+                        break
+                log.episode(episode_reward)
+
+    if args.test:
+        agent.load()
+        env = make(ENV_ID, render=True)
+        env.seed(RANDOM_SEED)
+        t0 = time.time()
+        rewards = []
+        for episode in range(TEST_EPISODES):
+            state = env.reset()
+            episode_reward = 0
+            for step in range(MAX_STEPS):
+                env.render()
+                state, reward, done, info = env.step(agent.get_action(state, greedy=True))
+                episode_reward += reward
+                if done or info["TimeLimit.truncated"]:
+                    break
+            rewards.append(episode_reward)
+            report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
+        report.test_summary(rewards)

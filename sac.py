@@ -1,0 +1,393 @@
+"""SAC on Pendulum (section 6.5.4): soft actor-critic.
+
+Algorithm 6.28 of the chapter; Haarnoja et al., 2018, arXiv:1812.05905.
+
+    python sac.py --train        learn, save the weights and the reward curve
+    python sac.py --test         load the weights and play greedily
+"""
+
+from common import arguments
+
+ALG_NAME = "SAC"
+ENV_ID = "Pendulum-v1"  # environment
+RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
+RENDER = False  # show training in a window
+
+TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
+TEST_EPISODES = 10  # episodes of testing, in [1, inf)
+MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
+BATCH_SIZE = 256  # transitions in an update, in [1, inf)
+EXPLORE_STEPS = 100  # steps of uniformly random actions at the start, in [0, inf)
+
+HIDDEN_DIM = 32  # units in each hidden layer, in [1, inf)
+SOFT_Q_LR = 3e-4  # learning rate of the soft Q networks, in (0, inf)
+POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
+ALPHA_LR = 3e-4  # learning rate of log_alpha, in (0, inf)
+GAMMA = 0.99  # discount factor, in [0, 1]
+SOFT_TAU = 1e-2  # share of the network in a soft update of its target, in (0, 1]
+POLICY_LOSS = "min"  # Q value that the policy climbs, one of min, q1
+AUTO_ENTROPY = True  # learn alpha; without, alpha is 1
+REWARD_SCALE = 1.0  # factor of the standardised rewards, in (0, inf)
+REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, inf)
+UPDATE_ITR = 3  # updates after each step, in [1, inf)
+
+MODEL_DIR = "model"  # folder of the weights
+IMAGE_DIR = "image"  # folder of the curves
+
+args = arguments.parse(globals())  # before the long imports, so that --help answers at once
+
+import random
+import time
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorlayer.layers import Dense
+from tensorlayer.models import Model
+
+from common import report, weights
+from common.compiled import Compiler, standard_normal
+from common.environment import make
+from common.networks import connect, networks_of
+from common.replay_buffer import ReplayBuffer
+
+Normal = tfp.distributions.Normal
+
+
+class SoftQNetwork(Model):
+    """Soft Q(s, a): [state, action] -> hidden -> hidden -> 1, through TensorLayer's dynamic API.
+
+    Args:
+        num_inputs, num_actions: sizes of a state and an action.
+        hidden_dim: units in each hidden layer.
+        init_w: weights start uniform in [-init_w, init_w].
+    """
+
+    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3):
+        super().__init__()
+        input_dim = num_inputs + num_actions
+        w_init = tf.random_uniform_initializer(-init_w, init_w)
+
+        self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
+                             in_channels=input_dim, name="q1")
+        self.linear2 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
+                             in_channels=hidden_dim, name="q2")
+        self.linear3 = Dense(n_units=1, W_init=w_init, in_channels=hidden_dim, name="q3")
+        connect(self, input_dim)
+
+    def forward(self, input):
+        """Soft Q values (N, 1) of inputs (N, state_dim + action_dim)."""
+        x = self.linear1(input)
+        x = self.linear2(x)
+        x = self.linear3(x)
+        return x
+
+
+class PolicyNetwork(Model):
+    """The stochastic policy: a normal distribution squashed by tanh.
+
+    Args:
+        num_inputs, num_actions: sizes of a state and an action.
+        hidden_dim: units in each of three hidden layers.
+        action_range: half the width of the action interval, a number or (num_actions,).
+        init_w: the biases of both heads start uniform in [-init_w, init_w].
+        log_std_min, log_std_max: bounds of the logarithm of the standard deviation.
+    """
+
+    def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3,
+                 log_std_min=-20, log_std_max=2):
+        super().__init__()
+        self.log_std_min = log_std_min
+        self.log_std_max = log_std_max
+        # One initializer for each layer: one of Keras 3 gives the same values at every use.
+        w_init = tf.keras.initializers.GlorotNormal
+
+        self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init(),
+                             in_channels=num_inputs, name="policy1")
+        self.linear2 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init(),
+                             in_channels=hidden_dim, name="policy2")
+        self.linear3 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init(),
+                             in_channels=hidden_dim, name="policy3")
+        self.mean_linear = Dense(n_units=num_actions, W_init=w_init(),
+                                 b_init=tf.random_uniform_initializer(-init_w, init_w),
+                                 in_channels=hidden_dim, name="policy_mean")
+        self.log_std_linear = Dense(n_units=num_actions, W_init=w_init(),
+                                    b_init=tf.random_uniform_initializer(-init_w, init_w),
+                                    in_channels=hidden_dim, name="policy_logstd")
+
+        self.action_range = np.float32(action_range)
+        self.num_actions = num_actions
+        self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
+        self.infer = self.act  # for get_action(); SAC puts the compiled function here
+        connect(self, num_inputs)
+
+    def forward(self, state):
+        """Mean and clipped logarithm of the standard deviation, each (N, num_actions)."""
+        x = self.linear1(state)
+        x = self.linear2(x)
+        x = self.linear3(x)
+        mean = self.mean_linear(x)
+        log_std = self.log_std_linear(x)
+        log_std = tf.clip_by_value(log_std, self.log_std_min, self.log_std_max)
+        return mean, log_std
+
+    def evaluate(self, state, epsilon=1e-6):
+        """Sample actions by reparameterisation (6.27), with their log-probabilities.
+
+        Args:
+            state: (N, num_inputs).
+            epsilon: keeps the logarithm finite where tanh saturates.
+
+        Returns:
+            action (N, num_actions), log_prob (N, 1), z (N, num_actions) the normal sample,
+            mean and log_std (N, num_actions).
+        """
+        state = tf.cast(state, tf.float32)
+        mean, log_std = self.forward(state)
+        std = tf.math.exp(log_std)
+        z = standard_normal(self.generator, mean.shape)
+        action_0 = tf.math.tanh(mean + std * z)  # TanhNormal, reparameterised
+        action = self.action_range * action_0
+        # The change of variables: tanh's derivative, then the scaling to the action range.
+        log_prob = (Normal(mean, std).log_prob(mean + std * z)
+                    - tf.math.log(1.0 - action_0**2 + epsilon) - np.log(self.action_range))
+        # One term for each action dimension; their sum is the log-probability of the action.
+        log_prob = tf.reduce_sum(log_prob, axis=1)[:, np.newaxis]
+        return action, log_prob, z, mean, log_std
+
+    def act(self, state, greedy):
+        """Actions (N, num_actions) for states (N, num_inputs): sampled, or the mean's if greedy."""
+        mean, log_std = self.forward(state)
+        if not greedy:
+            mean += tf.math.exp(log_std) * standard_normal(self.generator, mean.shape)
+        return self.action_range * tf.math.tanh(mean)
+
+    def get_action(self, state, greedy=False):
+        """The action (num_actions,) for one state (num_inputs,)."""
+        return self.infer(state[np.newaxis], greedy).numpy()[0]
+
+    def sample_action(self):
+        """A uniformly random action (num_actions,)."""
+        a = self.generator.uniform(-1, 1, self.num_actions)
+        return self.action_range * a
+
+
+class SAC:
+    """Soft actor-critic: two soft Q networks with targets, a stochastic policy, a learned alpha.
+
+    Args:
+        state_dim, action_dim: sizes of a state and an action.
+        replay_buffer: ReplayBuffer to learn from.
+        hidden_dim: units in each hidden layer.
+        action_range: half the width of the action interval, a number or (action_dim,).
+        soft_q_lr, policy_lr, alpha_lr: learning rates of Adam.
+    """
+
+    def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
+                 soft_q_lr=3e-4, policy_lr=3e-4, alpha_lr=3e-4):
+        self.replay_buffer = replay_buffer
+
+        # all networks
+        self.soft_q_net1 = SoftQNetwork(state_dim, action_dim, hidden_dim)
+        self.soft_q_net2 = SoftQNetwork(state_dim, action_dim, hidden_dim)
+        self.target_soft_q_net1 = SoftQNetwork(state_dim, action_dim, hidden_dim)
+        self.target_soft_q_net2 = SoftQNetwork(state_dim, action_dim, hidden_dim)
+        self.policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
+        self.log_alpha = tf.Variable(0, dtype=np.float32, name="log_alpha")
+        self.alpha = tf.Variable(tf.math.exp(self.log_alpha), name="alpha", trainable=False)
+
+        # training mode
+        self.soft_q_net1.train()
+        self.soft_q_net2.train()
+        self.target_soft_q_net1.eval()
+        self.target_soft_q_net2.eval()
+        self.policy_net.train()
+
+        # targets start as copies
+        self.target_soft_q_net1 = self.target_ini(self.soft_q_net1, self.target_soft_q_net1)
+        self.target_soft_q_net2 = self.target_ini(self.soft_q_net2, self.target_soft_q_net2)
+
+        self.soft_q_optimizer1 = tf.optimizers.Adam(soft_q_lr)
+        self.soft_q_optimizer2 = tf.optimizers.Adam(soft_q_lr)
+        self.policy_optimizer = tf.optimizers.Adam(policy_lr)
+        self.alpha_optimizer = tf.optimizers.Adam(alpha_lr)
+        self.soft_q_optimizer1.build(self.soft_q_net1.trainable_weights)
+        self.soft_q_optimizer2.build(self.soft_q_net2.trainable_weights)
+        self.policy_optimizer.build(self.policy_net.trainable_weights)
+        self.alpha_optimizer.build([self.log_alpha])
+
+        self.losses = None  # of the last update: both Q networks', the policy's, alpha's
+        self.compiler = Compiler(self, eager=args.eager)
+        self.policy_net.infer = self.compiler.function(self.policy_net.act)
+        self._update = self.compiler.function(self._updates, announce=report.COMPILING)
+
+    def target_ini(self, net, target_net):
+        """Copy net's weights into target_net."""
+        for target_param, param in zip(target_net.trainable_weights, net.trainable_weights):
+            target_param.assign(param)
+        return target_net
+
+    def target_soft_update(self, net, target_net, soft_tau):
+        """Move target_net's weights towards net's by the share soft_tau (Polyak averaging)."""
+        for target_param, param in zip(target_net.trainable_weights, net.trainable_weights):
+            target_param.assign(target_param * (1.0 - soft_tau) + param * soft_tau)
+        return target_net
+
+    def update(self, batch_size, reward_scale=10.0, auto_entropy=True, target_entropy=-2,
+               gamma=0.99, soft_tau=1e-2, n_updates=1):
+        """Update all networks and alpha n_updates times, each time from a new batch.
+
+        Args:
+            batch_size: transitions in a batch.
+            reward_scale: factor of the rewards, standardised over the batch.
+            auto_entropy: learn alpha; if not, alpha is 1.
+            target_entropy: what the policy's entropy is steered to (kappa in 6.29).
+            gamma: discount factor.
+            soft_tau: share of the networks in the soft updates of their targets.
+            n_updates: how many updates to make in one compiled call.
+        """
+        batches = self.replay_buffer.rows(batch_size, n_updates)
+        self.losses = self._update(batches, auto_entropy, float(reward_scale),
+                                   float(target_entropy), float(gamma), float(soft_tau))
+
+    def _updates(self, batches, *constants):
+        for batch in tf.unstack(batches):
+            losses = self._update_from(batch, *constants)
+        return losses
+
+    def _update_from(self, batch, auto_entropy, reward_scale, target_entropy, gamma, soft_tau):
+        """One update: the body of the chapter's update(), algorithm 6.28."""
+        state, action, reward, next_state, done = self.replay_buffer.columns(batch)
+
+        # rewards standardised over the batch; 1e-6 for batches of equal rewards
+        reward = reward_scale * (reward - tf.reduce_mean(reward, axis=0)) / (
+            tf.math.reduce_std(reward, axis=0) + 1e-6
+        )
+
+        # Training the Q functions: the soft target of (6.25)
+        new_next_action, next_log_prob, _, _, _ = self.policy_net.evaluate(next_state)
+        target_q_input = tf.concat([next_state, new_next_action], 1)
+        target_q_min = tf.minimum(
+            self.target_soft_q_net1(target_q_input), self.target_soft_q_net2(target_q_input)
+        ) - self.alpha * next_log_prob
+        target_q_value = reward + (1 - done) * gamma * target_q_min  # if done, only the reward
+        q_input = tf.concat([state, action], 1)
+
+        with tf.GradientTape() as q1_tape:
+            predicted_q_value1 = self.soft_q_net1(q_input)
+            q_value_loss1 = tf.reduce_mean(tf.square(predicted_q_value1 - target_q_value))
+        q1_grad = q1_tape.gradient(q_value_loss1, self.soft_q_net1.trainable_weights)
+        self.soft_q_optimizer1.apply_gradients(zip(q1_grad, self.soft_q_net1.trainable_weights))
+
+        with tf.GradientTape() as q2_tape:
+            predicted_q_value2 = self.soft_q_net2(q_input)
+            q_value_loss2 = tf.reduce_mean(tf.square(predicted_q_value2 - target_q_value))
+        q2_grad = q2_tape.gradient(q_value_loss2, self.soft_q_net2.trainable_weights)
+        self.soft_q_optimizer2.apply_gradients(zip(q2_grad, self.soft_q_net2.trainable_weights))
+
+        # Training the policy (6.28)
+        with tf.GradientTape() as p_tape:
+            new_action, log_prob, _, _, _ = self.policy_net.evaluate(state)
+            new_q_input = tf.concat([state, new_action], 1)
+            if POLICY_LOSS == "min":  # implementation 1
+                predicted_new_q_value = tf.minimum(self.soft_q_net1(new_q_input),
+                                                   self.soft_q_net2(new_q_input))
+            else:  # implementation 2
+                predicted_new_q_value = self.soft_q_net1(new_q_input)
+            policy_loss = tf.reduce_mean(self.alpha * log_prob - predicted_new_q_value)
+        p_grad = p_tape.gradient(policy_loss, self.policy_net.trainable_weights)
+        self.policy_optimizer.apply_gradients(zip(p_grad, self.policy_net.trainable_weights))
+
+        # Updating alpha (6.29): the trade-off between exploration (entropy) and exploitation (Q)
+        if auto_entropy is True:
+            with tf.GradientTape() as alpha_tape:
+                alpha_loss = -tf.reduce_mean(self.log_alpha * (log_prob + target_entropy))
+            alpha_grad = alpha_tape.gradient(alpha_loss, [self.log_alpha])
+            self.alpha_optimizer.apply_gradients(zip(alpha_grad, [self.log_alpha]))
+            self.alpha.assign(tf.math.exp(self.log_alpha))
+        else:  # a fixed alpha
+            self.alpha.assign(1.0)
+            alpha_loss = 0.0
+
+        # Soft updates of the targets
+        self.target_soft_q_net1 = self.target_soft_update(self.soft_q_net1,
+                                                          self.target_soft_q_net1, soft_tau)
+        self.target_soft_q_net2 = self.target_soft_update(self.soft_q_net2,
+                                                          self.target_soft_q_net2, soft_tau)
+        return tf.stack([q_value_loss1, q_value_loss2, policy_loss, alpha_loss])
+
+    def save(self):
+        """Save all networks; returns the file's path."""
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
+        return path
+
+    def load(self):
+        """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
+
+
+if __name__ == "__main__":
+    env = make(ENV_ID, render=RENDER)
+    ENV_ID = env.env_id
+    state_dim = env.observation_space.shape[0]
+    action_dim = env.action_space.shape[0]
+    action_range = env.action_space.high  # actions are in [-action_range, action_range]
+
+    # seeds, for results that repeat
+    env.seed(RANDOM_SEED)
+    random.seed(RANDOM_SEED)
+    np.random.seed(RANDOM_SEED)
+    tf.random.set_seed(RANDOM_SEED)
+
+    replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE)
+    agent = SAC(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
+                SOFT_Q_LR, POLICY_LR, ALPHA_LR)
+
+    if args.train:
+        frame_idx = 0
+        log = report.Training(agent, ALG_NAME, ENV_ID, RANDOM_SEED, IMAGE_DIR, TRAIN_EPISODES)
+        with log:
+            for episode in range(TRAIN_EPISODES):
+                state = env.reset()
+                episode_reward = 0
+                for step in range(MAX_STEPS):
+                    if RENDER:
+                        env.render()
+                    if frame_idx > EXPLORE_STEPS:
+                        action = agent.policy_net.get_action(state)
+                    else:
+                        action = agent.policy_net.sample_action()
+                    next_state, reward, done, info = env.step(action)
+                    replay_buffer.push(state, action, reward, next_state, done)
+                    state = next_state
+                    episode_reward += reward
+                    frame_idx += 1
+
+                    if len(replay_buffer) > BATCH_SIZE:
+                        agent.update(BATCH_SIZE, REWARD_SCALE, AUTO_ENTROPY, -1.0 * action_dim,
+                                     GAMMA, SOFT_TAU, n_updates=UPDATE_ITR)
+                    if done or info["TimeLimit.truncated"]:
+                        break
+                log.episode(episode_reward)
+
+    if args.test:
+        agent.load()
+        env = make(ENV_ID, render=True)
+        env.seed(RANDOM_SEED)
+        t0 = time.time()
+        rewards = []
+        for episode in range(TEST_EPISODES):
+            state = env.reset()
+            episode_reward = 0
+            for step in range(MAX_STEPS):
+                env.render()
+                action = agent.policy_net.get_action(state, greedy=True)
+                state, reward, done, info = env.step(action)
+                episode_reward += reward
+                if done or info["TimeLimit.truncated"]:
+                    break
+            rewards.append(episode_reward)
+            report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
+        report.test_summary(rewards)

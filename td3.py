@@ -1,0 +1,373 @@
+"""TD3 on Pendulum (section 6.5.3): twin delayed deep deterministic policy gradient.
+
+Algorithm 6.27 of the chapter; Fujimoto, van Hoof and Meger, 2018, arXiv:1802.09477.
+
+    python td3.py --train        learn, save the weights and the reward curve
+    python td3.py --test         load the weights and play greedily
+"""
+
+from common import arguments
+
+ALG_NAME = "TD3"
+ENV_ID = "Pendulum-v1"  # environment
+RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
+RENDER = False  # show training in a window
+
+TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
+TEST_EPISODES = 10  # episodes of testing, in [1, inf)
+MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
+BATCH_SIZE = 64  # transitions in an update, in [1, inf)
+EXPLORE_STEPS = 500  # steps of uniformly random actions at the start, in [0, inf)
+
+HIDDEN_DIM = 64  # units in each hidden layer, in [1, inf)
+Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
+POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
+GAMMA = 0.9  # discount factor, in [0, 1]
+SOFT_TAU = 1e-2  # share of the network in a soft update of its target, in (0, 1]
+POLICY_TARGET_UPDATE_INTERVAL = 3  # Q updates for each policy update, in [1, inf)
+POLICY_LOSS = "q1"  # Q value that the policy climbs, one of q1, min
+EXPLORE_NOISE_SCALE = 1.0  # standard deviation of the exploration noise, in [0, inf)
+EVAL_NOISE_SCALE = 0.5  # the same of target policy smoothing, in [0, inf)
+REWARD_SCALE = 1.0  # factor of the standardised rewards, in (0, inf)
+REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, inf)
+UPDATE_ITR = 3  # updates after each step, in [1, inf)
+
+MODEL_DIR = "model"  # folder of the weights
+IMAGE_DIR = "image"  # folder of the curves
+
+args = arguments.parse(globals())  # before the long imports, so that --help answers at once
+
+import random
+import time
+
+import numpy as np
+import tensorflow as tf
+from tensorlayer.layers import Dense
+from tensorlayer.models import Model
+
+from common import report, weights
+from common.compiled import Compiler, standard_normal
+from common.environment import make
+from common.networks import connect, networks_of
+from common.replay_buffer import ReplayBuffer
+
+
+class QNetwork(Model):
+    """Q(s, a): [state, action] -> hidden -> hidden -> 1, through TensorLayer's dynamic API.
+
+    Args:
+        num_inputs, num_actions: sizes of a state and an action.
+        hidden_dim: units in each hidden layer.
+        init_w: weights start uniform in [-init_w, init_w].
+    """
+
+    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3):
+        super().__init__()
+        input_dim = num_inputs + num_actions
+        w_init = tf.random_uniform_initializer(-init_w, init_w)
+
+        self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
+                             in_channels=input_dim, name="q1")
+        self.linear2 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
+                             in_channels=hidden_dim, name="q2")
+        self.linear3 = Dense(n_units=1, W_init=w_init, in_channels=hidden_dim, name="q3")
+        connect(self, input_dim)
+
+    def forward(self, input):
+        """Q values (N, 1) of inputs (N, state_dim + action_dim)."""
+        x = self.linear1(input)
+        x = self.linear2(x)
+        x = self.linear3(x)
+        return x
+
+
+class PolicyNetwork(Model):
+    """The deterministic policy: state -> three hidden layers -> tanh.
+
+    Args:
+        num_inputs, num_actions: sizes of a state and an action.
+        hidden_dim: units in each hidden layer.
+        action_range: half the width of the action interval, a number or (num_actions,).
+        init_w: weights start uniform in [-init_w, init_w].
+    """
+
+    def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3):
+        super().__init__()
+        w_init = tf.random_uniform_initializer(-init_w, init_w)
+
+        self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
+                             in_channels=num_inputs, name="policy1")
+        self.linear2 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
+                             in_channels=hidden_dim, name="policy2")
+        self.linear3 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
+                             in_channels=hidden_dim, name="policy3")
+        self.output_linear = Dense(n_units=num_actions, W_init=w_init,
+                                   b_init=tf.random_uniform_initializer(-init_w, init_w),
+                                   in_channels=hidden_dim, name="policy_output")
+
+        self.action_range = np.float32(action_range)
+        self.num_actions = num_actions
+        self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
+        self.infer = self.forward  # for get_action(); TD3 puts the compiled function here
+        connect(self, num_inputs)
+
+    def forward(self, state):
+        """Actions (N, num_actions) in [-1, 1] for states (N, num_inputs)."""
+        x = self.linear1(state)
+        x = self.linear2(x)
+        x = self.linear3(x)
+        output = tf.nn.tanh(self.output_linear(x))  # the output range is [-1, 1]
+        return output
+
+    def evaluate(self, state, eval_noise_scale):
+        """Scaled actions with clipped noise, the target policy smoothing of (6.16).
+
+        Args:
+            state: (N, num_inputs).
+            eval_noise_scale: standard deviation of the noise, clipped at twice this.
+
+        Returns:
+            (N, num_actions), differentiable; noise may carry it beyond the range.
+        """
+        state = tf.cast(state, tf.float32)
+        action = self.forward(state)
+        action = self.action_range * action
+
+        eval_noise_clip = 2 * eval_noise_scale
+        noise = standard_normal(self.generator, action.shape) * eval_noise_scale
+        noise = tf.clip_by_value(noise, -eval_noise_clip, eval_noise_clip)
+        action = action + noise
+        return action
+
+    def get_action(self, state, explore_noise_scale, greedy=False):
+        """The action (num_actions,) for one state (num_inputs,), with noise unless greedy."""
+        action = self.infer(state[np.newaxis]).numpy()[0]
+        action = self.action_range * action
+        if greedy:
+            return action
+        noise = self.generator.standard_normal(self.num_actions, dtype=np.float32)
+        return action + explore_noise_scale * noise
+
+    def sample_action(self):
+        """A uniformly random action (num_actions,)."""
+        a = self.generator.uniform(-1, 1, self.num_actions)
+        return self.action_range * a
+
+
+class TD3:
+    """Twin delayed DDPG: two Q networks, one policy, and a target of each.
+
+    Args:
+        state_dim, action_dim: sizes of a state and an action.
+        replay_buffer: ReplayBuffer to learn from.
+        hidden_dim: units in each hidden layer.
+        action_range: half the width of the action interval, a number or (action_dim,).
+        policy_target_update_interval: Q updates for each policy update.
+        q_lr, policy_lr: learning rates of Adam.
+    """
+
+    def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
+                 policy_target_update_interval=1, q_lr=3e-4, policy_lr=3e-4):
+        self.replay_buffer = replay_buffer
+
+        # all networks
+        self.q_net1 = QNetwork(state_dim, action_dim, hidden_dim)
+        self.q_net2 = QNetwork(state_dim, action_dim, hidden_dim)
+        self.target_q_net1 = QNetwork(state_dim, action_dim, hidden_dim)
+        self.target_q_net2 = QNetwork(state_dim, action_dim, hidden_dim)
+        self.policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
+        self.target_policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
+
+        # targets start as copies
+        self.target_q_net1 = self.target_ini(self.q_net1, self.target_q_net1)
+        self.target_q_net2 = self.target_ini(self.q_net2, self.target_q_net2)
+        self.target_policy_net = self.target_ini(self.policy_net, self.target_policy_net)
+
+        # training mode
+        for net in (self.q_net1, self.q_net2, self.target_q_net1, self.target_q_net2,
+                    self.policy_net, self.target_policy_net):
+            net.train()
+
+        self.update_cnt = 0
+        self.policy_target_update_interval = policy_target_update_interval
+
+        self.q_optimizer1 = tf.optimizers.Adam(q_lr)
+        self.q_optimizer2 = tf.optimizers.Adam(q_lr)
+        self.policy_optimizer = tf.optimizers.Adam(policy_lr)
+        self.q_optimizer1.build(self.q_net1.trainable_weights)
+        self.q_optimizer2.build(self.q_net2.trainable_weights)
+        self.policy_optimizer.build(self.policy_net.trainable_weights)
+
+        self.losses = None  # of the last update: both Q networks', the policy's (0 when delayed)
+        self.compiler = Compiler(self, eager=args.eager)
+        self.policy_net.infer = self.compiler.function(self.policy_net.forward)
+        self._update = self.compiler.function(self._updates, announce=report.COMPILING)
+
+    def target_ini(self, net, target_net):
+        """Copy net's weights into target_net."""
+        for target_param, param in zip(target_net.trainable_weights, net.trainable_weights):
+            target_param.assign(param)
+        return target_net
+
+    def target_soft_update(self, net, target_net, soft_tau):
+        """Move target_net's weights towards net's by the share soft_tau (Polyak averaging)."""
+        for target_param, param in zip(target_net.trainable_weights, net.trainable_weights):
+            target_param.assign(target_param * (1.0 - soft_tau) + param * soft_tau)
+        return target_net
+
+    def update(self, batch_size, eval_noise_scale, reward_scale=10.0, gamma=0.9, soft_tau=1e-2,
+               n_updates=1):
+        """Update all networks n_updates times, each time from a new batch.
+
+        Args:
+            batch_size: transitions in a batch.
+            eval_noise_scale: standard deviation of target policy smoothing (6.16).
+            reward_scale: factor of the rewards, standardised over the batch.
+            gamma: discount factor.
+            soft_tau: share of the networks in the soft updates of their targets.
+            n_updates: how many updates to make in one compiled call.
+        """
+        batches = self.replay_buffer.rows(batch_size, n_updates)
+        cycle = self.update_cnt % self.policy_target_update_interval
+        self.losses = self._update(batches, cycle, float(eval_noise_scale), float(reward_scale),
+                                   float(gamma), float(soft_tau))
+        self.update_cnt += n_updates
+
+    def _updates(self, batches, update_cnt, *constants):
+        for batch in tf.unstack(batches):
+            update_cnt += 1
+            losses = self._update_from(batch, update_cnt, *constants)
+        return losses
+
+    def _update_from(self, batch, update_cnt, eval_noise_scale, reward_scale, gamma, soft_tau):
+        """One update: the body of the chapter's update(), algorithm 6.27."""
+        state, action, reward, next_state, done = self.replay_buffer.columns(batch)
+
+        # Technique three, target policy smoothing: noise on the target action (6.16)
+        new_next_action = self.target_policy_net.evaluate(
+            next_state, eval_noise_scale=eval_noise_scale
+        )  # clipped normal noise
+
+        # rewards standardised over the batch; 1e-6 for batches of equal rewards
+        reward = reward_scale * (reward - tf.reduce_mean(reward, axis=0)) / (
+            tf.math.reduce_std(reward, axis=0) + 1e-6
+        )
+
+        # Training the Q functions
+        target_q_input = tf.concat([next_state, new_next_action], 1)
+        # Technique one, clipped double Q-learning: the smaller target value (6.14)
+        target_q_min = tf.minimum(self.target_q_net1(target_q_input),
+                                  self.target_q_net2(target_q_input))
+        target_q_value = reward + (1 - done) * gamma * target_q_min  # if done, only the reward
+        q_input = tf.concat([state, action], 1)
+
+        with tf.GradientTape() as q1_tape:
+            predicted_q_value1 = self.q_net1(q_input)
+            q_value_loss1 = tf.reduce_mean(tf.square(predicted_q_value1 - target_q_value))
+        q1_grad = q1_tape.gradient(q_value_loss1, self.q_net1.trainable_weights)
+        self.q_optimizer1.apply_gradients(zip(q1_grad, self.q_net1.trainable_weights))
+
+        with tf.GradientTape() as q2_tape:
+            predicted_q_value2 = self.q_net2(q_input)
+            q_value_loss2 = tf.reduce_mean(tf.square(predicted_q_value2 - target_q_value))
+        q2_grad = q2_tape.gradient(q_value_loss2, self.q_net2.trainable_weights)
+        self.q_optimizer2.apply_gradients(zip(q2_grad, self.q_net2.trainable_weights))
+
+        # Training the policy
+        # Technique two, delayed policy updates
+        policy_loss = 0.0
+        if update_cnt % self.policy_target_update_interval == 0:
+            with tf.GradientTape() as p_tape:
+                new_action = self.policy_net.evaluate(state, eval_noise_scale=0.0)  # no noise
+                new_q_input = tf.concat([state, new_action], 1)
+                if POLICY_LOSS == "min":  # implementation 1
+                    predicted_new_q_value = tf.minimum(self.q_net1(new_q_input),
+                                                       self.q_net2(new_q_input))
+                else:  # implementation 2
+                    predicted_new_q_value = self.q_net1(new_q_input)
+                policy_loss = -tf.reduce_mean(predicted_new_q_value)
+            p_grad = p_tape.gradient(policy_loss, self.policy_net.trainable_weights)
+            self.policy_optimizer.apply_gradients(zip(p_grad, self.policy_net.trainable_weights))
+
+            # Soft updates of the targets
+            self.target_q_net1 = self.target_soft_update(self.q_net1, self.target_q_net1, soft_tau)
+            self.target_q_net2 = self.target_soft_update(self.q_net2, self.target_q_net2, soft_tau)
+            self.target_policy_net = self.target_soft_update(self.policy_net,
+                                                             self.target_policy_net, soft_tau)
+        return tf.stack([q_value_loss1, q_value_loss2, policy_loss])
+
+    def save(self):
+        """Save all networks; returns the file's path."""
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
+        return path
+
+    def load(self):
+        """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
+
+
+if __name__ == "__main__":
+    env = make(ENV_ID, render=RENDER)
+    ENV_ID = env.env_id
+    state_dim = env.observation_space.shape[0]
+    action_dim = env.action_space.shape[0]
+    action_range = env.action_space.high  # actions are in [-action_range, action_range]
+
+    # seeds, for results that repeat
+    env.seed(RANDOM_SEED)
+    random.seed(RANDOM_SEED)
+    np.random.seed(RANDOM_SEED)
+    tf.random.set_seed(RANDOM_SEED)
+
+    replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE)
+    agent = TD3(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
+                POLICY_TARGET_UPDATE_INTERVAL, Q_LR, POLICY_LR)
+
+    if args.train:
+        frame_idx = 0
+        log = report.Training(agent, ALG_NAME, ENV_ID, RANDOM_SEED, IMAGE_DIR, TRAIN_EPISODES)
+        with log:
+            for episode in range(TRAIN_EPISODES):
+                state = env.reset()
+                episode_reward = 0
+                for step in range(MAX_STEPS):
+                    if RENDER:
+                        env.render()
+                    if frame_idx > EXPLORE_STEPS:
+                        action = agent.policy_net.get_action(state, EXPLORE_NOISE_SCALE)
+                    else:
+                        action = agent.policy_net.sample_action()
+                    next_state, reward, done, info = env.step(action)
+                    replay_buffer.push(state, action, reward, next_state, done)
+                    state = next_state
+                    episode_reward += reward
+                    frame_idx += 1
+
+                    if len(replay_buffer) > BATCH_SIZE:
+                        agent.update(BATCH_SIZE, EVAL_NOISE_SCALE, REWARD_SCALE, GAMMA, SOFT_TAU,
+                                     n_updates=UPDATE_ITR)
+                    if done or info["TimeLimit.truncated"]:
+                        break
+                log.episode(episode_reward)
+
+    if args.test:
+        agent.load()
+        env = make(ENV_ID, render=True)
+        env.seed(RANDOM_SEED)
+        t0 = time.time()
+        rewards = []
+        for episode in range(TEST_EPISODES):
+            state = env.reset()
+            episode_reward = 0
+            for step in range(MAX_STEPS):
+                env.render()
+                action = agent.policy_net.get_action(state, EXPLORE_NOISE_SCALE, greedy=True)
+                state, reward, done, info = env.step(action)
+                episode_reward += reward
+                if done or info["TimeLimit.truncated"]:
+                    break
+            rewards.append(episode_reward)
+            report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
+        report.test_summary(rewards)

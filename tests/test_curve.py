@@ -1,0 +1,141 @@
+"""common/curve.py: the picture appears wherever the training ran."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import curve
+from common.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV = "Pendulum-v1"
+
+
+def run_of(episodes):
+    """Episode and running rewards of a run that learns, like Pendulum's."""
+    rng = np.random.default_rng(0)
+    reward = [float(r) for r in -1300 * np.exp(-np.arange(episodes) / 15) + rng.normal(0, 90)]
+    running = reward[:1]
+    for value in reward[1:]:
+        running.append(0.9 * running[-1] + 0.1 * value)
+    return reward, running
+
+
+def pixels(path):
+    """The picture as (600, 1000, 3) floats in [0, 1]."""
+    from matplotlib import image
+
+    return image.imread(path)[..., :3]
+
+
+def dark_blue(picture):
+    """For each pixel: has it the running curve's colour (also that of its line in the legend)?"""
+    return np.abs(picture - np.array([31, 119, 180]) / 255).max(axis=-1) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env_id", "expected"),
+    [
+        ("TD3", ENV, "image/td3.png"),
+        ("SAC", "gymnasium:Pendulum-v1", "image/sac.png"),
+        ("DDPG", "Pendulum-v0", "image/ddpg_Pendulum-v0.png"),
+        ("TD3", "ALE/Pong-v5", "image/td3_ALE-Pong-v5.png"),
+    ],
+)
+def test_path(algorithm, env_id, expected):
+    assert curve.path("image", algorithm, env_id) == Path(expected)
+
+
+def test_size_and_content(tmp_path):
+    path = tmp_path / "new" / "td3.png"
+    assert curve.save(str(path), *run_of(100), "TD3", ENV, 2) is True
+    picture = pixels(path)
+    assert picture.shape == (600, 1000, 3)
+    assert dark_blue(picture).sum() > 2000
+    assert os.listdir(path.parent) == ["td3.png"]
+
+
+def test_same_data_same_bytes_whatever_the_settings(tmp_path):
+    import matplotlib
+
+    curve.save(tmp_path / "a.png", *run_of(30), "TD3", ENV, 2)
+    mine = {"axes.facecolor": "black", "savefig.bbox": "tight", "savefig.dpi": 30, "font.size": 30}
+    with matplotlib.rc_context(mine):
+        curve.save(tmp_path / "b.png", *run_of(30), "TD3", ENV, 2)
+    content = (tmp_path / "a.png").read_bytes()
+    assert (tmp_path / "b.png").read_bytes() == content
+    assert matplotlib.__version__.encode() not in content
+    curve.save(tmp_path / "c.png", *run_of(30), "TD3", ENV, 3)
+    assert (tmp_path / "c.png").read_bytes() != content
+
+
+def test_one_episode_shows_a_point(tmp_path):
+    curve.save(tmp_path / "one.png", [-1300.0], [-1300.0], "TD3", ENV, 2)
+    curve.save(tmp_path / "gap.png", [np.nan], [np.nan], "TD3", ENV, 2)
+    area = np.s_[130:540, 120:]  # the axes, without the legend
+    assert dark_blue(pixels(tmp_path / "one.png")[area]).sum() > 30
+    assert dark_blue(pixels(tmp_path / "gap.png")[area]).sum() == 0
+
+
+def test_no_episode_writes_nothing(tmp_path):
+    path = tmp_path / "td3.png"
+    path.write_bytes(b"the last picture")
+    assert curve.save(path, [], [], "TD3", ENV, 2) is False
+    assert path.read_bytes() == b"the last picture"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e308, -1e308])
+@pytest.mark.parametrize("where", [slice(5, 6), slice(None)])
+def test_rewards_that_no_axis_can_show(tmp_path, bad, where):
+    reward, running = (np.array(r) for r in run_of(30))
+    reward[where] = bad
+    running[where.start :] = bad
+    path = tmp_path / "td3.png"
+    assert curve.save(path, reward, running, "TD3", ENV, 2) is True
+    assert pixels(path).shape == (600, 1000, 3)
+
+
+def test_an_outlier_does_not_flatten_the_curve(tmp_path):
+    reward, running = run_of(100)
+    curve.save(tmp_path / "plain.png", reward, running, "TD3", ENV, 2)
+    reward[50] = -1e6
+    curve.save(tmp_path / "outlier.png", reward, running, "TD3", ENV, 2)
+
+    def height(name):
+        picture = pixels(tmp_path / name)[50:400, 120:990]  # above the legend
+        return np.ptp(np.flatnonzero(dark_blue(picture).any(axis=1)))
+
+    assert height("outlier.png") > height("plain.png") / 3
+
+
+def test_a_folder_in_its_place(tmp_path):
+    path = tmp_path / "td3.png"
+    path.mkdir()
+    with pytest.raises(UserError) as caught:
+        curve.save(path, *run_of(3), "TD3", ENV, 2)
+    assert str(path) in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_needs_no_display_and_no_pyplot(tmp_path):
+    code = """
+import os, sys
+from common import curve
+assert "matplotlib" not in sys.modules
+assert curve.save(sys.argv[1], [-1.0, -2.0], [-1.0, -1.1], "TD3", "Pendulum-v1", 2)
+assert "matplotlib.pyplot" not in sys.modules
+assert os.environ["MPLBACKEND"] == "no-such-backend"
+"""
+    environ = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "td3.png")],
+        cwd=ROOT,
+        env={**environ, "MPLBACKEND": "no-such-backend"},
+        check=True,
+    )
+    assert (tmp_path / "td3.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,801 @@
+"""The chapter's interface over gym (new and old) and Gymnasium: common/environment.py."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import gym
+import gymnasium
+import numpy as np
+import pytest
+
+from common import environment
+from common.environment import Environment, make
+from common.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LIBRARIES = [gym, gymnasium]
+PENDULUM = ["Pendulum-v1", "gymnasium:Pendulum-v1"]
+UNIT = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+
+class OldEnv:
+    """The API of gym 0.21: four values from step, env.seed, done at a time limit too."""
+
+    observation_space = gym.spaces.Box(-10.0, 10.0, (2,), np.float32)
+    action_space = UNIT
+
+    def __init__(self, script=()):
+        """script: (done, info) of each step."""
+        self.script = list(script)
+        self.generator = np.random.RandomState(0)
+        self.drawn = 0
+        self.actions = []
+
+    def seed(self, seed=None):
+        self.generator = np.random.RandomState(seed)
+        return [seed]
+
+    def reset(self):
+        return self.generator.uniform(size=2)
+
+    def step(self, action):
+        self.actions.append(action)
+        done, info = self.script.pop(0) if self.script else (False, {})
+        return self.generator.uniform(size=2), 1, done, info
+
+    def render(self, mode="human"):
+        self.drawn += 1
+
+    def close(self):
+        self.closed = True
+
+
+class NewEnv:
+    """The API of gym 0.26 and Gymnasium: reset(seed=) and five values from step."""
+
+    observation_space = gym.spaces.Box(-10.0, 10.0, (2,), np.float32)
+    action_space = UNIT
+
+    def __init__(self, script=(), action_space=None, observation_space=None, observation=None):
+        """script: (terminated, truncated) of each step; observation: what is always seen."""
+        self.script = list(script)
+        self.action_space = action_space or self.action_space
+        self.observation_space = observation_space or self.observation_space
+        self.observation = np.zeros(2) if observation is None else observation
+        self.seeds = []
+        self.actions = []
+        self.reward = 1
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        return self.observation, {}
+
+    def step(self, action):
+        self.actions.append(action)
+        terminated, truncated = self.script.pop(0) if self.script else (False, False)
+        return self.observation, self.reward, terminated, truncated, {"from": "the env"}
+
+
+def registered(library, name, entry_point, **options):
+    """Register an environment for one test, without a warning the second time."""
+    library.envs.registration.registry.pop(name, None)
+    library.register(name, entry_point=entry_point, **options)
+    return name if library is gym else f"gymnasium:{name}"
+
+
+def class_of(library, **attributes):
+    """A small environment class of either library; attributes override."""
+
+    class Walk(library.Env):
+        metadata = {"render_modes": ["human"], "render_fps": 30}  # noqa: RUF012
+        observation_space = library.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+        action_space = library.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        instances = []  # noqa: RUF012
+        ends_at = 3
+
+        def __init__(self, render_mode=None):
+            self.render_mode = render_mode
+            self.closed = False
+            type(self).instances.append(self)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.steps = 0
+            self.place = self.np_random.uniform()
+            return np.array([self.place]), {}
+
+        def step(self, action):
+            self.steps += 1
+            self.place += float(action[0]) + 0.1 * self.np_random.uniform()
+            reached = np.bool_(self.steps >= self.ends_at)
+            return np.array([self.place]), -1.0, reached, False, {}
+
+        def close(self):
+            self.closed = True
+
+    for name, value in attributes.items():
+        setattr(Walk, name, value)
+    return Walk
+
+
+@pytest.fixture
+def display(monkeypatch):
+    """Pretend that there is a screen (the tests' windows are fakes)."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+
+
+@pytest.fixture
+def no_display(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+
+def refusal(call, *args, **options):
+    """The one line with which the call refuses."""
+    with pytest.raises(UserError) as caught:
+        call(*args, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- one interface over three APIs ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("env_id", PENDULUM)
+def test_pendulum_plays_as_the_library_plays_it(env_id):
+    library = gymnasium if "gymnasium" in env_id else gym
+    theirs = library.make("Pendulum-v1", disable_env_checker=True)
+    ours = make(env_id)
+    ours.seed(2)
+    for seed in (2, None):  # the second episode goes on with the same generator
+        expected, _ = theirs.reset(seed=seed)
+        np.testing.assert_array_equal(ours.reset(), expected)
+        for step in range(1, 201):
+            action = np.array([2 * np.sin(step)], np.float32)
+            expected, reward, _, truncated, _ = theirs.step(action)
+            state, our_reward, done, info = ours.step(action)
+            np.testing.assert_array_equal(state, expected)
+            assert our_reward == reward
+            assert (done, info["TimeLimit.truncated"]) == (False, truncated)
+        assert truncated
+    assert (ours.env_id, ours.max_episode_steps) == (env_id, 200)
+    assert ours.unwrapped is not ours and ours.unwrapped.max_torque == 2.0
+
+
+@pytest.mark.parametrize("env_id", PENDULUM)
+def test_types_that_the_agents_rely_on(env_id):
+    env = make(env_id)
+    assert env.observation_space.shape == (3,) and env.action_space.shape == (1,)
+    assert env.action_space.high.dtype == np.float32
+    np.testing.assert_array_equal(env.action_space.high, [2.0])
+    state = env.reset()
+    assert type(state) is np.ndarray and state.dtype == np.float32 and state.shape == (3,)
+    state, reward, done, info = env.step(env.action_space.sample())
+    assert state.dtype == np.float32 and state.shape == (3,)
+    assert type(reward) is float and type(done) is bool
+    assert type(info["TimeLimit.truncated"]) is bool
+
+
+def test_old_api():
+    env = Environment(OldEnv())
+    env.seed(5)
+    twin = OldEnv()
+    twin.seed(5)
+    state = env.reset()
+    assert state.dtype == np.float32
+    np.testing.assert_array_equal(state, twin.reset().astype(np.float32))
+    state, reward, done, info = env.step([0.5])
+    np.testing.assert_array_equal(state, twin.step(None)[0].astype(np.float32))
+    assert (reward, done, info) == (1.0, False, {"TimeLimit.truncated": False})
+    assert (env.env_id, env.max_episode_steps) == ("OldEnv", None)
+    inner = env.unwrapped
+    env.close()
+    assert inner.closed
+
+
+def test_old_api_inside_a_wrapper_that_passes_everything_on():
+    class Wrapper:
+        def __init__(self, env):
+            self.env = env
+            self.observation_space, self.action_space = env.observation_space, env.action_space
+
+        def reset(self, **options):
+            return self.env.reset(**options)
+
+        def seed(self, seed):
+            return self.env.seed(seed)
+
+    env = Environment(Wrapper(OldEnv()))
+    assert env.reset(seed=5) == pytest.approx(np.random.RandomState(5).uniform(size=2))
+
+
+def test_a_new_seed_serves_one_reset():
+    inner = NewEnv()
+    env = Environment(inner)
+    env.seed(np.int64(7))
+    env.reset()
+    env.reset()
+    env.reset(seed=8)
+    assert inner.seeds == [7, None, 8]
+    assert type(inner.seeds[0]) is int  # gym refuses NumPy's integers
+
+
+def test_an_environment_without_seed_says_so(capsys):
+    class Unseeded(NewEnv):
+        def reset(self):
+            return np.ones(2), {}
+
+    env = Environment(Unseeded())
+    np.testing.assert_array_equal(env.reset(seed=1), [1, 1])
+    assert capsys.readouterr().out.splitlines() == [
+        "Unseeded takes no seed: its episodes will differ from run to run."
+    ]
+
+
+def test_old_class_registered_with_gym_keeps_its_time_limit():
+    class Old(OldEnv, gym.Env):
+        pass
+
+    env = make(registered(gym, "OldClass-v0", Old, max_episode_steps=2))
+    assert env.reset(seed=5) == pytest.approx(np.random.RandomState(5).uniform(size=2))
+    ends = [env.step([0.0])[2:] for _ in range(2)]
+    assert ends[0] == (False, {"TimeLimit.truncated": False})
+    assert ends[1][0] is False and ends[1][1]["TimeLimit.truncated"] is True
+
+
+# --- terminal states and time limits -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "done", "truncated"),
+    [
+        ((False, {}), False, False),
+        ((True, {}), True, False),
+        ((np.bool_(True), {"TimeLimit.truncated": False}), True, False),
+        ((np.bool_(True), {"TimeLimit.truncated": np.bool_(True)}), False, True),
+        # left over from the last episode by an environment that returns one dict for ever
+        ((False, {"TimeLimit.truncated": True}), False, False),
+    ],
+)
+def test_how_an_old_episode_ends(script, done, truncated):
+    given = dict(script[1])
+    env = Environment(OldEnv([script]))
+    env.reset()
+    _, _, our_done, info = env.step([0.0])
+    assert our_done is done and info["TimeLimit.truncated"] is truncated
+    assert script[1] == given  # the environment's dict is its own
+
+
+@pytest.mark.parametrize(
+    ("script", "done", "truncated"),
+    [
+        ((False, False), False, False),
+        ((np.bool_(True), np.bool_(False)), True, False),
+        ((False, np.bool_(True)), False, True),
+        ((True, True), True, False),
+    ],
+)
+def test_how_a_new_episode_ends(script, done, truncated):
+    env = Environment(NewEnv([script]))
+    env.reset()
+    _, _, our_done, info = env.step([0.0])
+    assert our_done is done and info["TimeLimit.truncated"] is truncated
+    assert info["from"] == "the env"
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (2, [(False, False), (False, True)]),
+        (3, [(False, False), (False, False), (True, False)]),  # both in the third step
+        (9, [(False, False), (False, False), (True, False)]),
+    ],
+)
+def test_registered_time_limit(library, limit, expected):
+    env = make(registered(library, "Limit-v0", class_of(library), max_episode_steps=limit))
+    assert env.max_episode_steps == limit
+    env.reset()
+    ends = [env.step([0.0])[2:] for _ in expected]
+    assert [(done, info["TimeLimit.truncated"]) for done, info in ends] == expected
+    assert all(type(done) is bool for done, _ in ends)
+
+
+@pytest.mark.parametrize("reward", [np.float64(2.5), np.array([2.5]), np.array([[2.5]]), 2.5])
+def test_reward_is_a_float(reward):
+    inner = NewEnv()
+    inner.reward = reward
+    env = Environment(inner)
+    env.reset()
+    assert env.step([0.0])[1] == 2.5 and type(env.step([0.0])[1]) is float
+
+
+def test_the_environments_own_errors_pass_through():
+    cause, error = KeyError("cause"), ZeroDivisionError("mine")
+
+    class Broken(NewEnv):
+        def step(self, action):
+            raise error from cause
+
+    env = Environment(Broken())
+    env.reset()
+    with pytest.raises(ZeroDivisionError) as caught:
+        env.step([0.0])
+    assert caught.value is error and error.__cause__ is cause
+
+
+# --- which environment ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "gymnasium:"])
+def test_pendulum_v0_runs_as_v1_and_says_so_once(prefix, capsys):
+    env = make(f"{prefix}Pendulum-v0")
+    assert env.env_id == f"{prefix}Pendulum-v1"
+    assert env.unwrapped.spec.id == "Pendulum-v1"
+    captured = capsys.readouterr()
+    assert captured.out == "Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.\n"
+    assert captured.err == ""
+
+
+def test_gym_comes_first_and_the_prefix_asks_for_gymnasium():
+    assert isinstance(make("Pendulum-v1").unwrapped, gym.Env)
+    assert isinstance(make("gymnasium:Pendulum-v1").unwrapped, gymnasium.Env)
+    assert isinstance(make("Pendulum").unwrapped, gym.Env)  # the version may be left out
+
+
+def test_an_id_that_only_gymnasium_knows():
+    registered(gymnasium, "OnlyThere-v0", class_of(gymnasium))
+    env = make("OnlyThere-v0")
+    assert isinstance(env.unwrapped, gymnasium.Env) and env.env_id == "OnlyThere-v0"
+
+
+@pytest.mark.parametrize("failure", [ImportError("no gym"), AttributeError("np.bool8")])
+def test_without_gym_gymnasium_serves(monkeypatch, failure):
+    really = environment._import_quietly
+
+    def without_gym(name):
+        if name == "gym":
+            raise failure
+        return really(name)
+
+    monkeypatch.setattr(environment, "_import_quietly", without_gym)
+    assert isinstance(make("Pendulum-v0").unwrapped, gymnasium.Env)
+
+
+def test_without_any_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gym", None)
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    message = refusal(make, "Pendulum-v1")
+    assert "--env Pendulum-v1" in message and "pip install gymnasium" in message
+
+
+def test_module_ids(tmp_path, monkeypatch):
+    (tmp_path / "my_pendulum.py").write_text(
+        "import gym\n"
+        "gym.register('Mine-v0', entry_point='gym.envs.classic_control:PendulumEnv',"
+        " max_episode_steps=7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env = make("my_pendulum:Mine-v0")
+    assert (env.env_id, env.max_episode_steps) == ("my_pendulum:Mine-v0", 7)
+    message = refusal(make, "no_such_module:Mine-v0")
+    assert "--env no_such_module:Mine-v0" in message and "No module named" in message
+
+
+@pytest.mark.parametrize(
+    ("env_id", "suggestion"),
+    [
+        ("Pendulm-v1", "Pendulum-v1"),
+        ("gymnasium:pendulum-v1", "Pendulum-v1"),
+        ("Ant-v99", "Ant-v5"),  # only Gymnasium has this one
+        ("no spaces allowed", "Pendulum-v1"),
+        ("", "Pendulum-v1"),
+    ],
+)
+def test_unknown_id(env_id, suggestion):
+    message = refusal(make, env_id)
+    assert f"--env {env_id}:" in message and suggestion in message.partition("try ")[2]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (ModuleNotFoundError("No module named 'jax.numpy'", name="jax.numpy"), "pip install jax."),
+        ("box2D is not installed, run `pip install gym[box2d]`", "pip install box2d."),
+        ("MuJoCo is not installed", "pip install mujoco imageio."),
+        ("No module named 'mujoco_py'", "take its -v4 and pip install mujoco imageio."),
+    ],
+)
+def test_missing_package(library, error, step):
+    if isinstance(error, str):
+        error = library.error.DependencyNotInstalled(error)
+
+    def entry_point():
+        raise error
+
+    env_id = registered(library, "Needy-v0", entry_point)
+    assert refusal(make, env_id) == (
+        f"--env {env_id} needs a package that is not installed; {step}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("library", "another"), [(gym, "gymnasium:Sick-v0"), (gymnasium, "Pendulum-v1")]
+)
+@pytest.mark.parametrize("render", [False, True])
+def test_any_other_failure_at_making(library, another, render, display, capsys):
+    def entry_point(render_mode=None):
+        raise OSError("no such\nfile")
+
+    message = refusal(make, registered(library, "Sick-v0", entry_point), render=render)
+    assert "Sick-v0" in message and "OSError: no such file" in message
+    assert message.endswith(f"try --env {another}.")
+    assert capsys.readouterr().out == ""  # it was not the window
+
+
+# --- actions -------------------------------------------------------------------------------
+
+
+def playing(action_space):
+    inner = NewEnv(action_space=action_space)
+    env = Environment(inner)
+    env.reset()
+    return inner, env
+
+
+@pytest.mark.parametrize("spaces", [gym.spaces, gymnasium.spaces])
+def test_asymmetric_actions_per_dimension(spaces):
+    low, high = np.array([0.0, -3.0]), np.array([1.0, 5.0])
+    inner, env = playing(spaces.Box(low, high, dtype=np.float64))
+    assert isinstance(env.action_space, spaces.Box)
+    assert env.action_space.dtype == np.float32
+    np.testing.assert_array_equal(env.action_space.high, np.float32([0.5, 4.0]))
+    np.testing.assert_array_equal(env.action_space.low, np.float32([-0.5, -4.0]))
+    for ours, theirs in [
+        ([0, 0], [0.5, 1]), ([0.5, 4], high), ([-0.5, -4], low), ([9, -9], [1, -3])
+    ]:
+        env.step(np.array(ours, np.float32))
+        assert inner.actions[-1].dtype == np.float64 and inner.actions[-1].shape == (2,)
+        np.testing.assert_array_equal(inner.actions[-1], theirs)
+
+
+def test_symmetric_actions_pass_and_are_clipped():
+    inner, env = playing(gym.spaces.Box(-0.4, 0.4, (1,), np.float32))
+    given = np.array([0.3], np.float32)
+    env.step(given)
+    env.step(np.array([7.0]))
+    env.step([-7])
+    np.testing.assert_array_equal(inner.actions, np.float32([[0.3], [0.4], [-0.4]]))
+    assert all(action.dtype == np.float32 for action in inner.actions)
+    inner.actions[0][0] = 99.0
+    assert given[0] == np.float32(0.3)  # the environment was given an array of its own
+    assert inner.actions[1][0] != 99.0
+
+
+def test_action_arrays_are_flat_for_the_agent():
+    low = -np.arange(1.0, 7.0).reshape(2, 3)
+    inner, env = playing(gym.spaces.Box(low, -low, dtype=np.float64))
+    assert env.action_space.shape == (6,)
+    np.testing.assert_array_equal(env.action_space.high, np.arange(1, 7))
+    env.step(np.arange(6) / 10)
+    np.testing.assert_array_equal(inner.actions[-1], np.arange(6).reshape(2, 3) / 10)
+
+
+def test_an_action_of_the_wrong_length_is_an_error():
+    _, env = playing(gym.spaces.Box(-1, 1, (2,), np.float32))
+    with pytest.raises(ValueError, match="reshape"):
+        env.step([0.0, 0.0, 0.0])
+
+
+def box(low, high, dtype=np.float32):
+    return gym.spaces.Box(np.asarray(low, dtype), np.asarray(high, dtype), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        (gym.spaces.Discrete(4), "Discrete(4) are not continuous"),
+        (gymnasium.spaces.MultiDiscrete([2, 3]), "MultiDiscrete([2 3]) are not continuous"),
+        (gym.spaces.MultiBinary(3), "not continuous"),
+        (gym.spaces.Dict(a=UNIT), "not continuous"),
+        (box([0], [9], np.int64), "not continuous"),
+        (types.SimpleNamespace(low=-1.0, high=1.0), "not continuous"),
+        (box([-1, -np.inf], [1, 1]), "no bounds"),
+        (box([-1, -1], [1, np.inf]), "no bounds"),
+        (box([-np.finfo(np.float32).max], [np.finfo(np.float32).max]), "no bounds"),
+        (box([-np.finfo(float).max], [np.finfo(float).max], float), "no bounds"),
+        (box([-1, 2], [1, 2]), "low equals high"),
+        (box(np.full((9, 9), -np.inf), np.ones((9, 9))), "no bounds"),  # prints on many lines
+    ],
+)
+def test_actions_that_no_agent_can_give(space, reason):
+    message = refusal(Environment, NewEnv(action_space=space), "Odd-v0")
+    assert message.startswith("--env Odd-v0: its actions ")
+    assert reason in message and "such as Pendulum-v1" in message
+
+
+# --- observations --------------------------------------------------------------------------
+
+
+def seen(space, observation):
+    env = Environment(NewEnv(observation_space=space, observation=observation))
+    first, (second, *_) = env.reset(), env.step([0.0])
+    np.testing.assert_array_equal(first, second)
+    assert first.dtype == np.float32
+    assert env.observation_space.shape == first.shape
+    assert env.observation_space.dtype == np.float32
+    return first.tolist()
+
+
+@pytest.mark.parametrize("spaces", [gym.spaces, gymnasium.spaces])
+def test_observations_become_vectors(spaces):
+    real = spaces.Box(-9.0, 9.0, (2, 3), np.float64)
+    matrix = np.arange(6.0).reshape(2, 3)
+    bits = spaces.MultiBinary(3)
+    assert seen(real, matrix) == seen(real, np.asfortranarray(matrix)) == [0, 1, 2, 3, 4, 5]
+    assert seen(spaces.Box(0, 9, (), np.float32), 3.0) == [3]
+    assert seen(spaces.Box(0, 255, (3,), np.uint8), np.uint8([1, 2, 255])) == [1, 2, 255]
+    assert seen(spaces.Discrete(3), 1) == [0, 1, 0]
+    assert seen(spaces.Discrete(3, start=5), 5) == [1, 0, 0]
+    assert seen(bits, np.int8([1, 0, 1])) == [1, 0, 1]
+    assert seen(spaces.Tuple((spaces.Discrete(2), bits)), (1, [0, 1, 1])) == [0, 1, 0, 1, 1]
+    inside = spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(-9, 9, (1,), np.float32))
+    assert seen(inside, {"a": 0, "b": np.float32([7])}) == [1, 0, 7]
+
+
+def test_bounds_of_the_state_are_kept():
+    env = make("Pendulum-v1")
+    np.testing.assert_array_equal(env.observation_space.high, [1, 1, 8])
+    huge = np.finfo(np.float64).max
+    with np.errstate(all="raise"):
+        env = Environment(NewEnv(observation_space=box([-huge], [3], np.float64)))
+    assert (env.observation_space.low[0], env.observation_space.high[0]) == (-np.inf, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_state_is_never_the_environments_own_buffer(dtype):
+    buffer = np.array([1.0, 2.0], dtype)
+    env = Environment(NewEnv(observation=buffer))
+    first, (second, *_) = env.reset(), env.step([0.0])
+    buffer[:] = 9
+    assert first.tolist() == second.tolist() == [1, 2]
+
+
+image = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        image,
+        gymnasium.spaces.Box(0, 255, (8, 8), np.uint8),
+        gym.spaces.Dict(a=UNIT, b=gym.spaces.Tuple((image,))),
+        gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2)),
+        gymnasium.spaces.Graph(gymnasium.spaces.Box(0, 1, (2,)), None),
+        gym.Space(),
+        types.SimpleNamespace(),
+    ],
+)
+def test_observations_that_are_no_vectors(space):
+    message = refusal(Environment, NewEnv(observation_space=space), "Odd-v0")
+    assert message.startswith("--env Odd-v0: its observations ")
+    assert "are no vectors" in message and "such as Pendulum-v1" in message
+
+
+# --- windows -------------------------------------------------------------------------------
+
+NO_DISPLAY = "No display: playing on without a window.\n"
+
+
+def played(env, seed=3):
+    """Two episodes' states and rewards, seeded once, rendered at each step."""
+    env.seed(seed)
+    history = []
+    for _ in range(2):
+        history.append(env.reset().tolist())
+        for action in ([0.5], [-1.0], [0.25]):
+            env.render()
+            state, reward, *_ = env.step(action)
+            history += [state.tolist(), reward]
+    return history
+
+
+@pytest.mark.parametrize("env_id", PENDULUM)
+def test_no_display(env_id, no_display, capsys):
+    windowless = played(make(env_id))
+    env = make(env_id, render=True)
+    assert env.unwrapped.render_mode is None
+    assert played(env) == windowless
+    env.close()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (NO_DISPLAY, "")
+
+
+def test_a_dummy_driver_is_no_display(display, monkeypatch, capsys):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    assert make("Pendulum-v1", render=True).unwrapped.render_mode is None
+    assert capsys.readouterr().out == NO_DISPLAY
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_other_systems_have_a_display(platform, no_display, monkeypatch, capsys):
+    env_id = registered(gymnasium, "Window-v0", class_of(gymnasium))
+    monkeypatch.setattr(sys, "platform", platform)
+    assert make(env_id, render=True).unwrapped.render_mode == "human"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_window_that_works_stays(library, display, capsys):
+    walk = class_of(library)
+    env_id = registered(library, "Window-v0", walk)
+    env = make(env_id, render=True)
+    assert played(env) == played(make(env_id))
+    assert env.unwrapped.render_mode == "human"
+    env.close()
+    assert walk.instances[0].closed and capsys.readouterr().out == ""
+
+
+def window_that_fails_in(library, place, after=0):
+    """A class whose window fails in one of its methods, once called `after` times."""
+    walk = class_of(library)
+    working = getattr(walk, place)
+
+    def failing(self, *args, **options):
+        result = working(self, *args, **options)
+        if "human" in (self.render_mode, options.get("render_mode")):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls > after:
+                raise RuntimeError("no GL")  # after the state has changed, as in Pendulum
+        return result
+
+    setattr(walk, place, failing)
+    return walk
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("place", "after"),
+    [("__init__", 0), ("reset", 0), ("reset", 1), ("step", 0), ("step", 1), ("step", 4)],
+)
+def test_a_window_that_fails_changes_nothing(library, place, after, display, capsys):
+    walk = window_that_fails_in(library, place, after)
+    env_id = registered(library, "Failing-v0", walk, max_episode_steps=3)
+    expected = played(make(env_id))
+    env = make(env_id, render=True)
+    assert played(env) == expected
+    assert env.unwrapped.render_mode is None
+    assert capsys.readouterr().out == (
+        "The window failed (RuntimeError: no GL): playing on without a window.\n"
+    )
+    assert env.step([0.0])[3]["TimeLimit.truncated"] is False  # terminal as well: not the limit
+
+
+def test_without_a_seed_a_failing_window_leaves_the_generator_alone(display):
+    env_id = registered(gym, "Failing-v0", window_that_fails_in(gym, "reset", after=1))
+    env, twin = make(env_id, render=True), make(env_id)
+    assert env.reset(seed=1) == twin.reset(seed=1)
+    assert env.reset() == twin.reset()
+    assert env.unwrapped.render_mode is None
+
+
+@pytest.mark.parametrize("place", ["reset", "step"])
+def test_an_error_that_is_not_the_windows(place, display, capsys):
+    walk = class_of(gym)
+    working = getattr(walk, place)
+
+    def broken(self, *args, **options):
+        working(self, *args, **options)
+        raise ValueError("the environment's own")
+
+    setattr(walk, place, broken)
+    env = make(registered(gym, "Broken-v0", walk), render=True)
+    with pytest.raises(ValueError, match="the environment's own"):
+        played(env)
+    assert capsys.readouterr().out == ""
+
+
+def test_step_before_reset_is_not_the_windows_fault(display, capsys):
+    env = make(registered(gym, "Window-v0", class_of(gym)), render=True)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step([0.0])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_environment_with_nothing_to_show(library, display, capsys):
+    env_id = registered(library, "Blind-v0", class_of(library, metadata={"render_modes": []}))
+    env = make(env_id, render=True)
+    assert env.unwrapped.render_mode is None
+    assert played(env) == played(make(env_id))
+    captured = capsys.readouterr()
+    assert captured.out == f"{env_id} has nothing to show: playing on without a window.\n"
+    assert captured.err == ""
+
+
+def test_old_render_is_called_and_may_fail(capsys):
+    inner = OldEnv()
+    env = Environment(inner)
+    env.reset()
+    env.render()
+    env.render()
+    assert inner.drawn == 2
+
+    def fail():
+        raise ImportError("no pyglet")
+
+    inner.render = fail
+    env.render()
+    env.render()
+    assert env.step([0.0])[1] == 1.0
+    assert capsys.readouterr().out == (
+        "The window failed (ImportError: no pyglet): playing on without a window.\n"
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs X11's DISPLAY")
+@pytest.mark.parametrize("driver", [None, "x11"])
+@pytest.mark.parametrize("env_id", PENDULUM)
+def test_a_display_that_does_not_answer(env_id, driver):
+    """SDL then draws off the screen, or raises if it may only use X11."""
+    pytest.importorskip("pygame")
+    code = (
+        "from common.environment import make\n"
+        f"env, twin = make({env_id!r}, render=True), make({env_id!r})\n"
+        "same = (env.reset(seed=1) == twin.reset(seed=1)).all()\n"
+        "print(same, (env.step([1.])[0] == twin.step([1.])[0]).all(), env.unwrapped.render_mode)\n"
+    )
+    surroundings = {**os.environ, "DISPLAY": ":77", "PYTHONWARNINGS": ""}
+    surroundings.pop("SDL_VIDEODRIVER", None)
+    surroundings.pop("WAYLAND_DISPLAY", None)
+    if driver:
+        surroundings["SDL_VIDEODRIVER"] = driver
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=surroundings, check=True,
+        capture_output=True, text=True,
+    ).stdout.splitlines()
+    assert len(out) == 2, out
+    assert out[0].startswith("The window failed (") and out[0].endswith("without a window.")
+    assert out[1] == "True True None"
+
+
+# --- what reaches the screen ---------------------------------------------------------------
+
+
+def test_nothing_on_the_screen_and_nothing_imported_early():
+    code = (
+        "import sys\n"
+        "from common import environment\n"
+        "assert not {'gym', 'gymnasium', 'pygame'} & set(sys.modules)\n"
+        "env = environment.make('Pendulum')\n"
+        "assert 'gym' in sys.modules and 'gymnasium' not in sys.modules\n"
+        "env.reset(seed=1)\n"
+        "env.step([0.])\n"
+        "environment.make('gymnasium:Pendulum').reset(seed=1)\n"
+        "import warnings, gym\n"
+        "gym.logger.warn('still heard')\n"
+        "print('end', file=sys.stderr)\n"
+    )
+    surroundings = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=surroundings, check=True,
+        capture_output=True, text=True,
+    )
+    assert result.stdout == ""
+    *warned, end = result.stderr.splitlines()
+    assert end == "end" and len(warned) == 1 and "still heard" in warned[0]
+
+
+def test_gyms_warnings_about_an_id_stay_off_the_screen(recwarn):
+    registered(gym, "Aged-v1", class_of(gym))
+    gym.register("Aged-v2", entry_point=class_of(gym))
+    make("Aged-v1")  # "is out of date"
+    make("Aged")  # "using the latest versioned environment"
+    assert [str(warning.message) for warning in recwarn] == []
