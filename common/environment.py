@@ -95,8 +95,8 @@ class Environment:
             self._episode = options, generator, []
         try:
             result = self._env.reset(**options)
-            if self._rebuild is not None and _drawn_off_screen():
-                raise RuntimeError("SDL found no screen")
+            if self._rebuild is not None:
+                _check_that_it_shows()
         except Exception as error:
             result = self._play_again_without_window(error)
             if result is None:
@@ -149,6 +149,7 @@ class Environment:
             return
         try:
             self._env.render()
+            _check_that_it_shows()
         except Exception as error:
             self._window = False
             _say_window_failed(error)
@@ -287,12 +288,13 @@ def _with_window(build, env_id):
     return env, True
 
 
-def _drawn_off_screen():
-    """True if SDL, finding no screen where DISPLAY points, draws where nobody sees it."""
+def _check_that_it_shows():
+    """SDL, finding no screen where DISPLAY points, silently draws where nobody sees it."""
     pygame = sys.modules.get("pygame")
     if pygame is None or not pygame.display.get_init():
-        return False
-    return pygame.display.get_driver() in ("dummy", "offscreen")
+        return
+    if pygame.display.get_driver() in ("dummy", "offscreen"):
+        raise RuntimeError("SDL found no screen")
 
 
 def _say_window_failed(error):

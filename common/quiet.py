@@ -16,8 +16,9 @@ import warnings
 
 from common.errors import UserError
 
-# The module that warns, or the path of its file for what the Python compiler finds in it.
-_PACKAGES = r"(.*[\\/])?(tensorlayer|tensorflow_probability|tf_keras|gym|pygame)([\\/.]|$)"
+# TensorLayer compares with `is`, pygame uses pkg_resources: nothing a reader can change. What
+# the Python compiler finds is filed under the path, all else under the name of the module.
+_WARNERS = r"(.*[\\/])?(tensorlayer|pygame)([\\/.]|$)"
 
 
 def prepare(verbose):
@@ -37,9 +38,7 @@ def prepare(verbose):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if not sys.warnoptions:
-        # UserWarning: pygame's use of pkg_resources. A warning about the reader's code stays.
-        for category in (SyntaxWarning, DeprecationWarning, FutureWarning, UserWarning):
-            warnings.filterwarnings("ignore", category=category, module=_PACKAGES)
+        warnings.filterwarnings("ignore", module=_WARNERS)
     try:
         with _stderr_aside():
             import tensorflow as tf

@@ -1,0 +1,91 @@
+"""How good are the saved weights? Greedy returns over fixed start states.
+
+    python benchmarks/evaluate.py                     the three agents of model/ on Pendulum
+    python benchmarks/evaluate.py --algorithms td3 --model-dir mine
+
+Each agent plays one greedy episode from each of the start states that
+`env.reset(seed=0)` to `env.reset(seed=99)` give, and the table shows mean and
+worst return. On Pendulum the best possible mean over the same starts is -132.9.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from common import quiet
+from common.errors import UserError
+
+BEST_PENDULUM = -132.9  # finite-horizon dynamic programming on a fine grid, same starts
+
+
+def greedy_returns(module, agent, env, starts):
+    """The returns of one greedy episode from each start: list of float.
+
+    Args:
+        module: ddpg, td3 or sac.
+        agent: its agent.
+        env: Environment.
+        starts: seeds for env.reset.
+    """
+    if module.ALG_NAME == "TD3":
+        act = lambda state: agent.policy_net.get_action(state, 0.0, greedy=True)  # noqa: E731
+    else:
+        policy = getattr(agent, "policy_net", agent)
+        act = lambda state: policy.get_action(state, greedy=True)  # noqa: E731
+    returns = []
+    for seed in starts:
+        state, total = env.reset(seed=seed), 0.0
+        for _ in range(module.MAX_STEPS):
+            state, reward, done, info = env.step(act(state))
+            total += reward
+            if done or info["TimeLimit.truncated"]:
+                break
+        returns.append(total)
+    return returns
+
+
+def load_agent(algorithm, env, model_dir):
+    """The module of an algorithm and its agent with the saved weights of env."""
+    module = importlib.import_module(algorithm)
+    module.ENV_ID, module.MODEL_DIR = env.env_id, model_dir
+    state_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
+    if algorithm == "ddpg":
+        agent = module.DDPG(action_dim, state_dim, env.action_space.high)
+    else:
+        buffer = module.ReplayBuffer(module.REPLAY_BUFFER_SIZE)
+        make_agent = getattr(module, module.ALG_NAME)
+        agent = make_agent(state_dim, action_dim, buffer, module.HIDDEN_DIM, env.action_space.high)
+    agent.load()
+    return module, agent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--algorithms", nargs="+", default=["ddpg", "td3", "sac"],
+                        choices=["ddpg", "td3", "sac"], help="default: all three")
+    parser.add_argument("--env", default="Pendulum-v1", help="environment (default: Pendulum-v1)")
+    parser.add_argument("--model-dir", default="model", help="folder of the weights")
+    parser.add_argument("--starts", type=int, default=100, help="start states (default: 100)")
+    args = parser.parse_args()
+    quiet.prepare(verbose=False)
+    from common.environment import make
+
+    print(f"| {args.env} | mean return | worst return |\n|---|---|---|")
+    try:
+        for algorithm in args.algorithms:
+            env = make(args.env)
+            module, agent = load_agent(algorithm, env, args.model_dir)
+            returns = greedy_returns(module, agent, env, range(args.starts))
+            mean, worst = sum(returns) / len(returns), min(returns)
+            print(f"| {module.ALG_NAME} | {mean:.1f} | {worst:.1f} |", flush=True)
+    except UserError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    if args.env == "Pendulum-v1" and args.starts == 100:
+        print(f"| best possible | {BEST_PENDULUM} | |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""The flags are the constants: same names, meanings, defaults and limits."""
+
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from common import arguments, quiet
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SCRIPT = '''"""Twin delayed DDPG, section 6.5.3.
+
+More about it.
+"""
+from common import arguments
+
+ALG_NAME = "TD3"
+ENV_ID = "Pendulum-v1"  # environment id
+RANDOM_SEED = 2  # seed of everything random, in [0, 4294967295]
+RENDER = False  # show each training step in a window
+TRAIN_EPISODES = 100  # training episodes, in [1, inf)
+TEST_EPISODES = 10  # test episodes, in [1, inf)
+BUFFER_SIZE = 500_000  # transitions in the buffer, in [1, inf)
+POLICY_TARGET_UPDATE_INTERVAL = 3  # updates of the Q networks for one of the policy, in [1, inf)
+OFFSET = 0  # any whole number
+GAMMA = 0.9  # discount factor, in [0, 1]
+DECAY = 0.5  # part that is left, in (0, 1) after each step
+Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
+TARGET_ENTROPY = -2.0  # 100% free
+AUTO_ENTROPY = True  # learn alpha
+NOISE = "gaussian"  # exploration noise, one of gaussian, ou, none
+TITLE = "no # comment"
+LABEL = "a # b"  # label of the curve
+MODEL_DIR = "model"  # folder of trained weights
+DOUBLE = 2 * TEST_EPISODES  # computed
+lower = 1  # not a constant
+
+args = arguments.parse(globals())
+
+LATE = 5  # assigned when the flags are read
+'''
+
+FLAGS = {  # flag and value's name: meaning and default
+    "--env ID": "environment id (default: Pendulum-v1)",
+    "--seed N": "seed of everything random, in [0, 4294967295] (default: 2)",
+    "--render": "show each training step in a window (default: off)",
+    "--episodes N": "training episodes, in [1, inf) (default: 100)",
+    "--test-episodes N": "test episodes, in [1, inf) (default: 10)",
+    "--buffer-size N": "transitions in the buffer, in [1, inf) (default: 500_000)",
+    "--policy-target-update-interval N": "updates of the Q networks for one of the policy, "
+    "in [1, inf) (default: 3)",
+    "--offset N": "any whole number (default: 0)",
+    "--gamma X": "discount factor, in [0, 1] (default: 0.9)",
+    "--decay X": "part that is left, in (0, 1) after each step (default: 0.5)",
+    "--q-lr X": "learning rate of the Q networks, in (0, inf) (default: 3e-4)",
+    "--target-entropy X": "100% free (default: -2.0)",
+    "--auto-entropy, --no-auto-entropy": "learn alpha (default: on)",
+    "--noise NOISE": "exploration noise, one of gaussian, ou, none (default: gaussian)",
+    "--label LABEL": "label of the curve (default: a # b)",
+    "--model-dir DIR": "folder of trained weights (default: model)",
+}
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "td3.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def td3(script):
+    """The globals of the script, imported."""
+    return runpy.run_path(str(script), run_name="td3")
+
+
+def constants(namespace):
+    return {name: value for name, value in namespace.items() if name.isupper()}
+
+
+def start(script, *args, more="", options=()):
+    """Run the script with some lines appended. With --verbose it imports no TensorFlow."""
+    script.write_text(SCRIPT + more, encoding="utf-8")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    command = [sys.executable, *options, str(script), *args]
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(script, *args, **settings):
+    process = start(script, *args, **settings)
+    stdout, stderr = process.communicate(timeout=60)
+    return Namespace(returncode=process.returncode, stdout=stdout, stderr=stderr)
+
+
+def refused(capsys, namespace, *argv):
+    """The lines that parse() leaves on stderr before it exits with status 2."""
+    before = constants(namespace)
+    with pytest.raises(SystemExit) as exit:
+        arguments.parse(namespace, argv)
+    out, err = capsys.readouterr()
+    assert (exit.value.code, out) == (2, "")
+    assert constants(namespace) == before
+    assert err.endswith("\n")
+    return err[:-1].split("\n")
+
+
+# ---- what is parsed
+
+
+def test_without_flags_the_constants_stay(td3):
+    before = constants(td3)
+    args = arguments.parse(td3, ["--train"])
+    assert args == Namespace(train=True, test=False, eager=False, verbose=False)
+    assert constants(td3) == before
+
+
+def test_the_run_flags(td3):
+    args = arguments.parse(td3, ["--train", "--test", "--eager", "--verbose"])
+    assert args == Namespace(train=True, test=True, eager=True, verbose=True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        ("--env CartPole-v1", "ENV_ID", "CartPole-v1"),
+        ("--seed 0", "RANDOM_SEED", 0),
+        ("--seed 4294967295", "RANDOM_SEED", 4294967295),
+        ("--render", "RENDER", True),
+        ("--episodes 3", "TRAIN_EPISODES", 3),
+        ("--episodes=3", "TRAIN_EPISODES", 3),
+        ("--episodes 3 --episodes 4", "TRAIN_EPISODES", 4),
+        ("--buffer-size 5e5", "BUFFER_SIZE", 500000),
+        ("--buffer-size 400_000", "BUFFER_SIZE", 400000),
+        ("--buffer-size 7.0", "BUFFER_SIZE", 7),
+        ("--buffer-size 9007199254740993", "BUFFER_SIZE", 9007199254740993),  # not through float
+        ("--offset -3", "OFFSET", -3),
+        ("--gamma 0", "GAMMA", 0.0),
+        ("--gamma 1", "GAMMA", 1.0),
+        ("--q-lr 1e-300", "Q_LR", 1e-300),
+        ("--target-entropy -1.5", "TARGET_ENTROPY", -1.5),
+        ("--target-entropy -1e-3", "TARGET_ENTROPY", -1e-3),
+        ("--target-entropy -.5", "TARGET_ENTROPY", -0.5),
+        ("--auto-entropy", "AUTO_ENTROPY", True),
+        ("--no-auto-entropy", "AUTO_ENTROPY", False),
+        ("--noise ou", "NOISE", "ou"),
+        ("--label a#b", "LABEL", "a#b"),
+    ],
+)
+def test_a_flag_writes_its_constant(td3, argv, name, value):
+    expected = constants(td3) | {name: value}
+    arguments.parse(td3, ["--train", *argv.split()])
+    assert constants(td3) == expected
+    assert type(td3[name]) is type(value)
+
+
+def test_a_constant_changed_in_a_notebook_is_the_default(td3):
+    td3["GAMMA"] = 0.5
+    arguments.parse(td3, ["--train", "--seed", "7"])
+    assert (td3["GAMMA"], td3["RANDOM_SEED"]) == (0.5, 7)
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        ("--gamma", "1.5", "in [0, 1]"),
+        ("--gamma", "-1e-9", "in [0, 1]"),
+        ("--gamma", "nan", "a finite number in [0, 1]"),
+        ("--gamma", "much", "a finite number in [0, 1]"),
+        ("--decay", "0", "in (0, 1)"),
+        ("--decay", "1", "in (0, 1)"),
+        ("--q-lr", "0", "in (0, inf)"),
+        ("--q-lr", "inf", "a finite number in (0, inf)"),
+        ("--q-lr", "-inf", "a finite number in (0, inf)"),
+        ("--target-entropy", "inf", "a finite number"),
+        ("--seed", "-1", "in [0, 4294967295]"),
+        ("--seed", "4294967296", "in [0, 4294967295]"),
+        ("--episodes", "0", "in [1, inf)"),
+        ("--episodes", "2.5", "a whole number in [1, inf)"),
+        ("--episodes", "ten", "a whole number in [1, inf)"),
+        ("--episodes", "1e400", "a whole number in [1, inf)"),
+        ("--episodes", "nan", "a whole number in [1, inf)"),
+        ("--offset", "0.5", "a whole number"),
+        ("--noise", "uo", "gaussian or ou or none"),
+    ],
+)
+def test_a_bad_value_is_one_line(td3, capsys, flag, value, allowed):
+    lines = refused(capsys, td3, "--train", "--label", "new", flag, value)
+    assert lines == [f"td3.py: {flag} must be {allowed}, got {value}"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--model-dir", ""], "--model-dir must be a name, got ''"),
+        (["--gamma", "a\nb"], r"--gamma must be a finite number in [0, 1], got 'a\nb'"),
+        (["--gamma"], "--gamma needs a value"),
+        (["--gamma", "--train"], "--gamma needs a value"),
+        (["--render=1"], "--render takes no value"),
+    ],
+)
+def test_other_mistakes_are_one_line_too(td3, capsys, argv, line):
+    assert refused(capsys, td3, "--train", *argv) == [f"td3.py: {line}"]
+
+
+def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
+    td3["GAMMA"] = 1.5
+    assert refused(capsys, td3, "--train") == ["td3.py: GAMMA must be in [0, 1], got 1.5"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--gama", "--gamma"),
+        ("--gamm", "--gamma"),  # nearly: no abbreviations
+        ("--gama=0.5", "--gamma"),
+        ("--tran", "--train"),
+        ("-train", "--train"),
+        ("--test-ep", "--test-episodes"),
+        ("--train-episodes", "--episodes"),  # the constant's own name
+        ("--batch_size", None),
+        ("--buffer_size", "--buffer-size"),
+        ("--GAMMA", "--gamma"),
+        ("--xyzzy", None),
+        ("--double", None),  # computed
+        ("--late", "--label"),  # after parse(), so no flag
+        ("--alg-name", None),  # without a comment
+        ("--title", None),
+    ],
+)
+def test_an_unknown_flag_is_one_line(td3, capsys, word, meant):
+    td3.pop("LATE")  # the script runs on when it is imported; at parse() it has not
+    hint = f"did you mean {meant}? " if meant else ""
+    line = f"td3.py: unknown flag {word.split('=')[0]}; {hint}td3.py --help lists all flags"
+    assert refused(capsys, td3, "--train", word) == [line]
+
+
+def test_a_stray_word_is_one_line(td3, capsys):
+    line = "td3.py: unknown argument fast; td3.py --help lists all flags"
+    assert refused(capsys, td3, "--train", "fast") == [line]
+
+
+def test_train_or_test_is_needed(td3, capsys):
+    usage, line = refused(capsys, td3, "--seed", "3")
+    assert usage == "usage: td3.py [--train] [--test] [flags]"
+    assert line == "td3.py: --train or --test is needed, or both; td3.py --help lists all flags"
+
+
+# ---- --help
+
+
+def test_help_has_every_flag_in_80_columns_and_imports_nothing_heavy(script):
+    done = run(script, "--help", options=["-X", "importtime"])
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\nTwin delayed DDPG, section 6.5.3.\n" in done.stdout
+    assert "More about it" not in done.stdout
+    run_group, constants_group = done.stdout.split("\nrun:\n")[1].split("\nconstants:\n")
+    for flag in ("--train", "--test", "--eager", "--verbose", "-h, --help"):
+        assert re.search(rf"^  {flag} +\w", run_group, re.M)
+    entries = re.split(r"^  (?=-)", constants_group, flags=re.M)[1:]
+    assert [" ".join(entry.split()) for entry in entries] == [
+        f"{flag} {text}" for flag, text in FLAGS.items()
+    ]
+    # No interval or default is broken over two lines.
+    assert not re.search(r"(\bin [\[(][^\])]*|\(default:[^)]*)\n", constants_group)
+    imported = re.findall(r"\| +([\w.]+)$", done.stderr, re.M)
+    assert "common.arguments" in imported
+    heavy = {"tensorflow", "tensorlayer", "numpy", "gym", "gymnasium", "matplotlib"}
+    assert not heavy & set(imported)
+
+
+# ---- script or not
+
+
+def test_an_imported_script_is_left_alone(script, monkeypatch):
+    argv = ["pytest", "--train", "--seed", "9", "--nonsense"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(quiet, "prepare", lambda verbose: pytest.fail("not a script"))
+    process = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.excepthook
+    td3 = runpy.run_path(str(script), run_name="td3")
+    assert td3["args"] == Namespace(train=False, test=False, eager=False, verbose=False)
+    assert td3["RANDOM_SEED"] == 2
+    arguments.parse(td3, ["--train", "--seed", "3"])
+    assert td3["RANDOM_SEED"] == 3
+    assert sys.argv is argv
+    assert process == (
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+        sys.excepthook,
+    )
+
+
+def test_a_cell_of_a_notebook_is_not_a_script(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    args = arguments.parse({"__name__": "__main__"})
+    assert args == Namespace(train=False, test=False, eager=False, verbose=False)
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_script_reads_the_command_line_and_is_quiet(script, monkeypatch, verbose):
+    calls = []
+    monkeypatch.setattr(quiet, "prepare", calls.append)
+    monkeypatch.setattr(arguments, "_exit_on_signals", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
+    monkeypatch.setattr(sys, "argv", ["td3.py", "--test", "--seed", "9"])
+    if verbose:
+        sys.argv.append("--verbose")
+    td3 = runpy.run_path(str(script), run_name="__main__")
+    assert td3["args"] == Namespace(train=False, test=True, eager=False, verbose=verbose)
+    assert td3["RANDOM_SEED"] == 9
+    assert calls == [verbose]
+
+
+def test_a_thread_leaves_the_signals_alone(td3, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    td3["__name__"] = "__main__"
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    results = []
+    work = threading.Thread(
+        target=lambda: results.append(arguments.parse(td3, ["--test", "--verbose"]))
+    )
+    work.start()
+    work.join()
+    assert results == [Namespace(train=False, test=True, eager=False, verbose=True)]
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+# ---- how a script ends
+
+WAIT = """
+import time
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    print("saved")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_through_finally(script, number, status):
+    process = start(script, "--train", "--verbose", more=WAIT)
+    assert process.stdout.readline() == "ready\n"
+    begin = time.monotonic()
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (stdout, stderr, process.returncode) == ("saved\n", "", status)
+    assert time.monotonic() - begin < 20  # it was not the sleep that ended
+
+
+def test_a_user_error_is_one_line(script):
+    more = (
+        "from common.errors import UserError\nraise UserError('no model/td3.npz:\\n run --train')"
+    )
+    done = run(script, "--train", "--verbose", more=more)
+    assert (done.stderr, done.returncode) == ("td3.py: no model/td3.npz: run --train\n", 1)
+
+
+def test_any_other_error_has_its_traceback(script):
+    done = run(script, "--train", "--verbose", more="raise ValueError('a bug')")
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ValueError: a bug\n")
+    assert done.returncode == 1

@@ -1,0 +1,176 @@
+"""Only the run is on the screen, and nothing that matters is lost on the way."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What td3.py and sac.py do with the packages, in short.
+RUN = """
+from common import quiet
+import sys
+
+quiet.prepare(verbose="--verbose" in sys.argv)
+
+import tensorflow as tf
+import tensorlayer as tl
+import tensorflow_probability as tfp
+
+inputs = tl.layers.Input([None, 3])
+net = tl.models.Model(inputs, tl.layers.Dense(4, act=tf.nn.relu)(inputs))
+net.train()
+update = tf.function(lambda x: tf.reduce_mean(net(x)), jit_compile=True, autograph=False)
+for size in range(1, 8):  # tracing anew so often makes TensorFlow warn
+    update(tf.ones([size, 3]))
+tfp.distributions.Normal(0.0, 1.0).sample((3,), seed=(1, 2))
+"""
+
+# Stand-ins that import at once. {0} is what happens at the end of TensorFlow's import.
+TENSORFLOW = """
+import logging, os, types
+os.write(2, b"noise of C++\\n")
+constant = float
+errors = types.SimpleNamespace(OpError=ZeroDivisionError)
+def function(f, **options):
+    os.write(2, b"noise of XLA\\n")
+    return f
+def get_logger():
+    return logging.getLogger("tensorflow")
+{0}
+"""
+TENSORLAYER = """
+import types
+logging = types.SimpleNamespace(ERROR=40, set_verbosity=lambda level: None)
+"""
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Run a script where nobody has asked for logs; returns the finished process."""
+
+    def run(code, *args, options=(), **variables):
+        (tmp_path / "script.py").write_text(code, encoding="utf-8")
+        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONWARNINGS", "PYTHONDEVMODE")}
+        for name in ("TF_CPP_MIN_LOG_LEVEL", "PYGAME_HIDE_SUPPORT_PROMPT"):
+            env.pop(name, None)
+        # The script's own folder, with the stand-ins if there are any, comes before PYTHONPATH.
+        env |= {"PYTHONPATH": str(ROOT)} | variables
+        command = [sys.executable, *options, str(tmp_path / "script.py"), *args]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def fake(python, tmp_path):
+    """As `python`, with stand-ins of the packages; `ending` ends TensorFlow's import."""
+
+    def run(code, *args, ending="", **settings):
+        (tmp_path / "tensorflow.py").write_text(TENSORFLOW.format(ending))
+        (tmp_path / "tensorlayer.py").write_text(TENSORLAYER)
+        return python(code, *args, **settings)
+
+    return run
+
+
+PREPARE = "from common import quiet\nquiet.prepare(verbose=False)\n"
+
+
+def test_the_packages_are_silent(python):
+    done = python(RUN)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_verbose_silences_nothing(python):
+    done = python(RUN, "--verbose")
+    assert done.returncode == 0
+    for part in ("oneDNN", "Compiled cluster using XLA", "WARNING:tensorflow:"):
+        assert part in done.stderr
+
+
+def test_only_the_imports_are_redirected(fake):
+    done = fake(
+        PREPARE + "import os, sys; os.write(2, b'C++ later,'); print('me', file=sys.stderr)"
+    )
+    assert (done.stderr, done.returncode) == ("C++ later,me\n", 0)
+
+
+def test_a_failed_import_shows_what_was_held_back(fake):
+    done = fake(PREPARE, ending="raise ImportError('the DLL is broken')")
+    assert done.stderr.startswith("noise of C++\nTraceback")
+    assert done.stderr.endswith("ImportError: the DLL is broken\n")
+    assert done.returncode == 1
+
+
+def test_stderr_is_back_after_a_failed_import(fake):
+    code = "import os\nfrom common import quiet\ntry: quiet.prepare(False)\nexcept ImportError: "
+    done = fake(code + "os.write(2, b'back')", ending="raise ImportError")
+    assert (done.stderr, done.returncode) == ("noise of C++\nback", 0)
+
+
+def test_leaving_during_the_imports_is_silent(fake):
+    done = fake(PREPARE, ending="raise SystemExit(130)")
+    assert (done.stderr, done.returncode) == ("", 130)
+
+
+def test_a_missing_package_is_one_line(fake):
+    code = "from common import arguments\narguments.parse(globals())\n"
+    done = fake(code, "--train", ending="import opencv_is_not_here")
+    expected = "opencv_is_not_here is not installed, run: pip install -r requirements.txt"
+    assert (done.stderr, done.returncode) == (f"script.py: {expected}\n", 1)
+
+
+def test_no_xla_is_left_to_the_run(fake):
+    ending = "def function(f, **options): return lambda: 1 / 0"
+    done = fake(PREPARE, ending=ending)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_a_closed_stderr_does_no_harm(fake):
+    done = fake("import os; os.close(2)\n" + PREPARE + "print('runs')")
+    assert (done.stdout, done.returncode) == ("runs\n", 0)
+
+
+def test_no_place_for_a_file_does_no_harm(fake):
+    done = fake("import tempfile; tempfile.tempdir = 'nowhere/at/all'\n" + PREPARE)
+    assert "noise of C++" in done.stderr  # rather noisy than not at all
+    assert done.returncode == 0
+
+
+WARN = """
+import warnings
+warnings.warn_explicit("is", SyntaxWarning, "/lib/tensorlayer/models/core.py", 1)
+warnings.warn_explicit("is", SyntaxWarning, r"C:\\lib\\tensorlayer\\models\\core.py", 1)
+warnings.warn_explicit("api", UserWarning, "/lib/pkgdata.py", 1, module="pygame.pkgdata")
+warnings.warn_explicit("mine", UserWarning, "/book/pygame_player.py", 1)
+"""
+
+
+def test_only_warnings_of_the_packages_are_ignored(fake):
+    done = fake(PREPARE + WARN)
+    assert done.stderr.count("Warning:") == 1
+    assert "UserWarning: mine" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"options": ["-W", "always"]}, {"PYTHONWARNINGS": "always"}],
+    ids=["-W", "variable"],
+)
+def test_warnings_that_are_asked_for_appear(fake, settings):
+    assert fake(PREPARE + WARN, **settings).stderr.count("Warning:") >= 4
+
+
+def test_a_log_level_that_is_asked_for_stays(fake):
+    code = PREPARE + "import os; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    assert fake(code).stdout == "3\n"
+    assert fake(code, TF_CPP_MIN_LOG_LEVEL="0").stdout == "0\n"
+
+
+def test_pygame_does_not_greet(fake):
+    code = PREPARE + "import os; print('PYGAME_HIDE_SUPPORT_PROMPT' in os.environ)"
+    assert fake(code).stdout == "True\n"
