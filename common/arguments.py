@@ -229,16 +229,17 @@ def _join_negative_numbers(argv):
 
 def _did_you_mean(word, constants, prog):
     """What to say of a word that is no flag."""
+    typed = word.partition("=")[0]
+    name = typed.lstrip("-").replace("_", "-").lower()
     flags = [*_RUN, "--help", *(constant.flag for constant in constants)]
-    name = word.partition("=")[0]
     # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
-    as_constant = name.strip("-").replace("-", "_").upper()
-    near = [constant.flag for constant in constants if constant.name == as_constant]
-    near = near or [flag for flag in flags if flag.startswith(name)]
-    near = near or difflib.get_close_matches(name.lower(), flags, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    what = "flag" if name.startswith("-") else "argument"
-    return f"unknown {what} {_on_one_line(name)}; {hint}{prog} --help lists all flags"
+    meant = {constant.name.lower().replace("_", "-"): constant.flag for constant in constants}
+    near = [meant[name]] if name in meant else [f for f in flags if f.startswith(f"--{name}")]
+    # Compared without the dashes, which would make any two flags look alike.
+    near = near or difflib.get_close_matches(name, [f[2:] for f in flags], n=1, cutoff=0.7)
+    hint = f"did you mean --{near[0].lstrip('-')}? " if near else ""
+    what = "flag" if typed.startswith("-") else "argument"
+    return f"unknown {what} {_on_one_line(typed)}; {hint}{prog} --help lists all flags"
 
 
 def _on_one_line(value):

@@ -130,6 +130,10 @@ class DDPG:
         self.actor_opt = Adam(self.actor.weights, lr_a)
         self.critic_opt = Adam(self.critic.weights, lr_c)
 
+    def act(self, state):
+        """The greedy actions."""
+        return deterministic(self.actor, state, self.action_range)[0]
+
     def update(self, state, action, reward, next_state, done):
         """One update from a batch; returns the losses of critic and actor."""
         self.var *= 0.9995
@@ -167,15 +171,31 @@ class TD3:
         self.policy_optimizer = Adam(self.policy_net.weights, policy_lr)
         self.update_cnt = 0
 
-    def update(self, state, action, reward, next_state, done, noise,
-               eval_noise_scale, reward_scale=10.0, gamma=0.9, soft_tau=0.01):
+    def act(self, state):
+        """The greedy actions."""
+        return deterministic(self.policy_net, state, self.action_range)[0]
+
+    def update(
+        self,
+        state,
+        action,
+        reward,
+        next_state,
+        done,
+        noise,
+        eval_noise_scale,
+        reward_scale=10.0,
+        gamma=0.9,
+        soft_tau=0.01,
+    ):
         """One update from a batch and N(0, 1) noise; returns the losses of q1, q2, policy."""
         self.update_cnt += 1
         smoothing = np.clip(eval_noise_scale * noise, -2 * eval_noise_scale, 2 * eval_noise_scale)
         next_action, _ = deterministic(self.target_policy_net, next_state, self.action_range)
         next_action = next_action + smoothing
-        next_q = np.minimum(self.target_q_net1(next_state, next_action),
-                            self.target_q_net2(next_state, next_action))
+        next_q = np.minimum(
+            self.target_q_net1(next_state, next_action), self.target_q_net2(next_state, next_action)
+        )
         y = reward_scale * standardise(reward) + gamma * (1 - done) * next_q
         q1_loss = regress(self.q_net1, self.q_optimizer1, state, action, y)
         q2_loss = regress(self.q_net2, self.q_optimizer2, state, action, y)
@@ -203,8 +223,9 @@ class TanhGaussian:
         epsilon: added to 1 - tanh^2 in its logarithm.
     """
 
-    def __init__(self, policy, state, z, action_range, log_std_min=-20, log_std_max=2,
-                 epsilon=1e-6):
+    def __init__(
+        self, policy, state, z, action_range, log_std_min=-20, log_std_max=2, epsilon=1e-6
+    ):
         self.policy, self.z, self.action_range, self.epsilon = policy, z, action_range, epsilon
         output, self.tape = policy.forward(state)
         self.mean, log_std = np.split(output, 2, axis=1)
@@ -213,8 +234,11 @@ class TanhGaussian:
         self.squashed = np.tanh(self.mean + np.exp(self.log_std) * z)
         self.action = action_range * self.squashed
         log_prob = (
-            -0.5 * z**2 - self.log_std - 0.5 * np.log(2 * np.pi)  # of x; of a = range tanh(x):
-            - np.log(1 - self.squashed**2 + epsilon) - np.log(action_range)
+            -0.5 * z**2
+            - self.log_std
+            - 0.5 * np.log(2 * np.pi)  # of x; of a = range tanh(x):
+            - np.log(1 - self.squashed**2 + epsilon)
+            - np.log(action_range)
         )
         self.log_prob = log_prob.sum(1, keepdims=True)
 
@@ -242,8 +266,18 @@ class SAC:
         log_std_min, log_std_max: bounds of the policy's log std.
     """
 
-    def __init__(self, nets, log_alpha, action_range, soft_q_lr, policy_lr, alpha_lr,
-                 policy_loss, log_std_min, log_std_max):
+    def __init__(
+        self,
+        nets,
+        log_alpha,
+        action_range,
+        soft_q_lr,
+        policy_lr,
+        alpha_lr,
+        policy_loss,
+        log_std_min,
+        log_std_max,
+    ):
         for name in ("soft_q_net1", "soft_q_net2"):
             setattr(self, name, Net(nets[name]))
             setattr(self, f"target_{name}", Net(nets[f"target_{name}"]))
@@ -258,15 +292,34 @@ class SAC:
         self.policy_optimizer = Adam(self.policy_net.weights, policy_lr)
         self.alpha_optimizer = Adam([self.log_alpha], alpha_lr)
 
-    def update(self, state, action, reward, next_state, done, next_z, z, reward_scale=10.0,
-               auto_entropy=True, target_entropy=-2, gamma=0.99, soft_tau=0.01):
+    def act(self, state):
+        """The greedy actions."""
+        return TanhGaussian(self.policy_net, state, 0, self.action_range).action
+
+    def update(
+        self,
+        state,
+        action,
+        reward,
+        next_state,
+        done,
+        next_z,
+        z,
+        reward_scale=10.0,
+        auto_entropy=True,
+        target_entropy=-2,
+        gamma=0.99,
+        soft_tau=0.01,
+    ):
         """One update from a batch and two draws of N(0, 1); returns the losses of q1, q2, pi, alpha.
 
         Like the chapter's, a fixed alpha of 1 is set after the policy's step.
         """
         sample = TanhGaussian(self.policy_net, next_state, next_z, self.action_range, *self.bounds)
-        next_v = np.minimum(self.target_soft_q_net1(next_state, sample.action),
-                            self.target_soft_q_net2(next_state, sample.action))
+        next_v = np.minimum(
+            self.target_soft_q_net1(next_state, sample.action),
+            self.target_soft_q_net2(next_state, sample.action),
+        )
         next_v = next_v - self.alpha * sample.log_prob
         y = reward_scale * standardise(reward) + gamma * (1 - done) * next_v  # (6.25)
         q1_loss = regress(self.soft_q_net1, self.soft_q_optimizer1, state, action, y)

@@ -38,7 +38,7 @@ Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
 TARGET_ENTROPY = -2.0  # 100% free
 AUTO_ENTROPY = True  # learn alpha
 NOISE = "gaussian"  # exploration noise, one of gaussian, ou, none
-TITLE = "no # comment"
+MOTTO = "no # comment"
 LABEL = "a # b"  # label of the curve
 MODEL_DIR = "model"  # folder of trained weights
 DOUBLE = 2 * TEST_EPISODES  # computed
@@ -46,7 +46,7 @@ lower = 1  # not a constant
 
 args = arguments.parse(globals())
 
-LATE = 5  # assigned when the flags are read
+AFTERWARDS = 5  # assigned when the flags are read
 '''
 
 FLAGS = {  # flag and value's name: meaning and default
@@ -231,18 +231,17 @@ def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
         ("-train", "--train"),
         ("--test-ep", "--test-episodes"),
         ("--train-episodes", "--episodes"),  # the constant's own name
-        ("--batch_size", None),
         ("--buffer_size", "--buffer-size"),
         ("--GAMMA", "--gamma"),
         ("--xyzzy", None),
         ("--double", None),  # computed
-        ("--late", "--label"),  # after parse(), so no flag
+        ("--afterwards", None),  # assigned after parse(), so no flag
         ("--alg-name", None),  # without a comment
-        ("--title", None),
+        ("--motto", None),
     ],
 )
 def test_an_unknown_flag_is_one_line(td3, capsys, word, meant):
-    td3.pop("LATE")  # the script runs on when it is imported; at parse() it has not
+    td3.pop("AFTERWARDS")  # the script runs on when it is imported; at parse() it has not
     hint = f"did you mean {meant}? " if meant else ""
     line = f"td3.py: unknown flag {word.split('=')[0]}; {hint}td3.py --help lists all flags"
     assert refused(capsys, td3, "--train", word) == [line]

@@ -469,7 +469,10 @@ def test_asymmetric_actions_per_dimension(spaces):
     np.testing.assert_array_equal(env.action_space.high, np.float32([0.5, 4.0]))
     np.testing.assert_array_equal(env.action_space.low, np.float32([-0.5, -4.0]))
     for ours, theirs in [
-        ([0, 0], [0.5, 1]), ([0.5, 4], high), ([-0.5, -4], low), ([9, -9], [1, -3])
+        ([0, 0], [0.5, 1]),
+        ([0.5, 4], high),
+        ([-0.5, -4], low),
+        ([9, -9], [1, -3]),
     ]:
         env.step(np.array(ours, np.float32))
         assert inner.actions[-1].dtype == np.float64 and inner.actions[-1].shape == (2,)
@@ -813,8 +816,12 @@ def test_a_display_that_does_not_answer(env_id, driver):
     if driver:
         surroundings["SDL_VIDEODRIVER"] = driver
     out = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=surroundings, check=True,
-        capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=surroundings,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.splitlines()
     assert len(out) == 2, out
     assert out[0].startswith("The window failed (") and out[0].endswith("without a window.")
@@ -840,8 +847,12 @@ def test_nothing_on_the_screen_and_nothing_imported_early():
     )
     surroundings = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=surroundings, check=True,
-        capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=surroundings,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert result.stdout == ""
     ours, after = result.stderr.split("so far\n")

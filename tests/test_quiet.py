@@ -31,12 +31,14 @@ tfp.distributions.Normal(0.0, 1.0).sample((3,), seed=(1, 2))
 
 # Stand-ins that import at once. {0} is what happens at the end of TensorFlow's import.
 TENSORFLOW = """
-import logging, os, types
-os.write(2, b"noise of C++\\n")
+import contextlib, logging, os, types
+with contextlib.suppress(OSError):
+    os.write(2, b"noise of C++\\n")
 constant = float
 errors = types.SimpleNamespace(OpError=ZeroDivisionError)
 def function(f, **options):
-    os.write(2, b"noise of XLA\\n")
+    with contextlib.suppress(OSError):
+        os.write(2, b"noise of XLA\\n")
     return f
 def get_logger():
     return logging.getLogger("tensorflow")

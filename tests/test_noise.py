@@ -1,0 +1,334 @@
+"""ddpg.py: Ornstein-Uhlenbeck noise, and how DDPG explores with it or with Gaussian noise."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import ddpg
+from ddpg import OrnsteinUhlenbeck
+
+MANY = 100_000  # dimensions: as many independent paths at once
+SIGMAS = 5  # tolerance in standard errors; the seeds are fixed, so the outcome is too
+
+PROCESSES = [
+    {"theta": 0.15, "sigma": 0.3, "mu": 0.0, "dt": 1.0},
+    {"theta": 0.15, "sigma": 1.0, "mu": 2.0, "dt": 0.01},
+    {"theta": 2.0, "sigma": 0.5, "mu": -1.0, "dt": 1.0},  # Euler's method would not converge
+    {"theta": 1e-4, "sigma": 1.0, "mu": 0.5, "dt": 3.0},  # nearly Brownian motion
+]
+
+
+class Scripted:
+    """A generator whose "noise" is the given constant."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def standard_normal(self, size):
+        return np.full(size, float(self.value))
+
+
+def path(process, steps):
+    """The next samples, (steps, size)."""
+    return np.array([process.sample() for _ in range(steps)])
+
+
+def variance_of_step(theta, sigma, dt):
+    """Var of X(t + dt) given X(t), from the solution of (6.1)."""
+    return sigma**2 * (1 - np.exp(-2 * theta * dt)) / (2 * theta)
+
+
+def assert_mean(values, expected, variance):
+    error = SIGMAS * np.sqrt(variance / np.size(values))
+    assert abs(np.mean(values) - expected) < error
+
+
+def assert_variance(values, expected):
+    """Of normal values: their sample variance has the standard error expected sqrt(2 / n)."""
+    error = SIGMAS * expected * np.sqrt(2 / np.size(values))
+    assert abs(np.var(values) - expected) < error
+
+
+# --- the transition, exactly: without noise the mean remains, from mu the deviation
+
+
+@pytest.mark.parametrize("kwargs", PROCESSES)
+def test_mean_decays_exponentially(kwargs):
+    process = OrnsteinUhlenbeck(2, generator=Scripted(0), **kwargs)
+    process.x = np.array([3.0, -7.0])
+    mu, times = kwargs["mu"], kwargs["dt"] * np.arange(1, 6)[:, None]
+    expected = mu + np.array([3.0 - mu, -7.0 - mu]) * np.exp(-kwargs["theta"] * times)
+    np.testing.assert_allclose(path(process, 5), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kwargs", PROCESSES)
+def test_deviation_of_one_step(kwargs):
+    process = OrnsteinUhlenbeck(3, generator=Scripted(1), **kwargs)
+    variance = variance_of_step(kwargs["theta"], kwargs["sigma"], kwargs["dt"])
+    np.testing.assert_allclose((process.sample() - kwargs["mu"]) ** 2, variance, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kwargs", PROCESSES)
+@pytest.mark.parametrize("halvings", [1, 2])
+def test_smaller_steps_have_the_same_law(kwargs, halvings):
+    """Steps of dt / 2 or dt / 4 lead to the same mean and variance at the same time."""
+    n = 2**halvings
+    kwargs = {**kwargs, "dt": kwargs["dt"] / n}
+    process = OrnsteinUhlenbeck(1, generator=Scripted(0), **kwargs)
+    process.x = np.array([3.0])
+    decay = ((path(process, n)[-1] - kwargs["mu"]) / (3.0 - kwargs["mu"])).item()
+    process = OrnsteinUhlenbeck(1, generator=Scripted(1), **kwargs)
+    step = (process.sample() - kwargs["mu"]).item()
+    variance = sum(step**2 * decay ** (2 * k / n) for k in range(n))
+
+    whole = kwargs["theta"] * kwargs["dt"] * n
+    assert decay == pytest.approx(np.exp(-whole), rel=1e-12)
+    expected = variance_of_step(kwargs["theta"], kwargs["sigma"], kwargs["dt"] * n)
+    assert variance == pytest.approx(expected, rel=1e-9)
+
+
+# --- statistics over many paths
+
+
+@pytest.mark.parametrize("kwargs", PROCESSES)
+def test_transition_is_normal(kwargs):
+    """Mean, variance, skewness and kurtosis of X(t + dt) where X(t) is known."""
+    process = OrnsteinUhlenbeck(MANY, generator=np.random.default_rng(1), **kwargs)
+    process.x = np.full(MANY, 3.0)
+    x = process.sample()
+    theta, sigma, mu, dt = (kwargs[name] for name in ("theta", "sigma", "mu", "dt"))
+    variance = variance_of_step(theta, sigma, dt)
+    assert_mean(x, mu + (3.0 - mu) * np.exp(-theta * dt), variance)
+    assert_variance(x, variance)
+    z = (x - x.mean()) / x.std()
+    assert abs(np.mean(z**3)) < SIGMAS * np.sqrt(6 / MANY)
+    assert abs(np.mean(z**4) - 3) < SIGMAS * np.sqrt(24 / MANY)
+
+
+@pytest.mark.parametrize("theta", [0.15, 1.0, 0.02])
+@pytest.mark.parametrize("dt", [1.0, 0.3])
+def test_default_sigma_makes_the_stationary_variance_one(theta, dt):
+    """From the mean, the variance grows as 1 - exp(-2 theta t), to 1 and no further."""
+    process = OrnsteinUhlenbeck(MANY, theta, dt=dt, generator=np.random.default_rng(2))
+    for steps in (1, 4, 20):
+        process.reset()
+        x = path(process, steps)[-1]
+        assert_mean(x, 0.0, 1.0)
+        assert_variance(x, 1 - np.exp(-2 * theta * dt * steps))
+    process.x = np.random.default_rng(3).standard_normal(MANY)  # stationary already
+    assert_variance(path(process, 5)[-1], 1.0)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.7])
+def test_stationary_variance_of_a_given_sigma(sigma):
+    """sigma^2 / (2 theta), around mu."""
+    process = OrnsteinUhlenbeck(MANY, 0.5, sigma, mu=-2.0, generator=np.random.default_rng(4))
+    x = path(process, 40)[-1]
+    assert_mean(x, -2.0, sigma**2)
+    assert_variance(x, sigma**2)
+
+
+@pytest.mark.parametrize("lag", [1, 2, 7])
+def test_autocorrelation_decays_exponentially(lag):
+    """exp(-theta k dt) after k steps: along one path as well as over all."""
+    theta, dt = 0.15, 0.8
+    process = OrnsteinUhlenbeck(MANY, theta, dt=dt, generator=np.random.default_rng(5))
+    process.x = np.random.default_rng(6).standard_normal(MANY)
+    before, after = process.x.copy(), path(process, lag)[-1]
+    expected = np.exp(-theta * lag * dt)
+    assert np.corrcoef(before, after)[0, 1] == pytest.approx(expected, abs=SIGMAS / np.sqrt(MANY))
+
+    process = OrnsteinUhlenbeck(1, theta, dt=dt, generator=np.random.default_rng(7))
+    x = path(process, 60_000)[100:, 0]
+    assert np.corrcoef(x[:-lag], x[lag:])[0, 1] == pytest.approx(expected, abs=0.03)
+
+
+def test_dimensions_are_independent():
+    process = OrnsteinUhlenbeck(4, 1.0, generator=np.random.default_rng(8))
+    x = path(process, 40_000)
+    assert np.std(x[0]) > 0
+    matrix = np.corrcoef(x.T)
+    assert np.max(np.abs(matrix - np.eye(4))) < 0.04
+
+
+# --- its state
+
+
+@pytest.mark.parametrize("mu", [0, 0.0, 1.5, np.array([1.0, -2.0, 0.5])])
+def test_starts_and_restarts_from_the_mean(mu):
+    process = OrnsteinUhlenbeck(3, mu=mu, generator=np.random.default_rng(0))
+    np.testing.assert_array_equal(process.x, np.broadcast_to(mu, 3))
+    path(process, 5)
+    assert np.all(process.x != mu)
+    process.reset()
+    np.testing.assert_array_equal(process.x, np.broadcast_to(mu, 3))
+
+
+def test_the_seed_fixes_the_path():
+    """reset() does not: the numbers go on, or each episode would explore alike."""
+    first, again, other = (
+        OrnsteinUhlenbeck(2, generator=np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    expected = path(first, 10)
+    assert expected.shape == (10, 2)
+    np.testing.assert_array_equal(path(again, 10), expected)
+    assert np.all(path(other, 10) != expected)
+    again.reset()
+    assert np.all(path(again, 10) != expected)
+
+
+def test_generators_of_its_own():
+    """Without a generator, two processes do not follow each other."""
+    one, other = OrnsteinUhlenbeck(3), OrnsteinUhlenbeck(3)
+    assert np.all(path(one, 3) != path(other, 3))
+
+
+def test_a_sample_is_not_changed_by_the_next():
+    process = OrnsteinUhlenbeck(2, generator=np.random.default_rng(0))
+    first = process.sample()
+    before = first.copy()
+    process.sample()
+    process.reset()
+    np.testing.assert_array_equal(first, before)
+
+
+# --- DDPG.get_action
+
+
+STATE = np.zeros(3, np.float32)
+
+
+@pytest.fixture
+def agent(monkeypatch):
+    """make(action_dim, action_range, ...) -> a DDPG that is nothing but its exploration."""
+    monkeypatch.setattr(ddpg, "MEMORY_CAPACITY", 4)
+    monkeypatch.setattr(ddpg, "HIDDEN_DIM", 2)
+    monkeypatch.setattr(ddpg.args, "eager", True)
+
+    def make(action_dim=2, action_range=2.0, noise="gaussian", var=2.0, seed=0, center=0.0):
+        monkeypatch.setattr(ddpg, "NOISE", noise)
+        monkeypatch.setattr(ddpg, "VAR", var)
+        np.random.seed(seed)
+        action_range = np.broadcast_to(np.float32(action_range), action_dim)
+        # In a thread, whose call stack is short: for each layer, TensorLayer reads the source
+        # of every function on the stack, and under pytest these are many.
+        with ThreadPoolExecutor() as executor:
+            agent = executor.submit(ddpg.DDPG, action_dim, 3, action_range).result()
+        *_, bias = agent.actor.trainable_weights
+        for variable in agent.actor.trainable_weights:
+            variable.assign(np.zeros(variable.shape))
+        bias.assign(np.full(bias.shape, np.arctanh(center / action_range)))
+        return agent
+
+    return make
+
+
+def test_gaussian_is_the_default():
+    assert (ddpg.NOISE, ddpg.VAR, ddpg.OU_THETA) == ("gaussian", 2.0, 0.15)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "ou"])
+@pytest.mark.parametrize("action_dim", [1, 3])
+def test_action_shape(agent, noise, action_dim):
+    agent = agent(action_dim, noise=noise)
+    for greedy in (False, True):
+        action = agent.get_action(STATE, greedy=greedy)
+        assert isinstance(action, np.ndarray)
+        assert action.shape == (action_dim,)
+
+
+@pytest.mark.parametrize("var", [0.1, 0.3])
+@pytest.mark.parametrize("center", [0.0, -0.5])
+def test_gaussian_noise(agent, var, center):
+    """Around the actor's action, its standard deviation `var`, step after step anew."""
+    agent = agent(MANY, 4.0, var=var, center=center)
+    first, second = agent.get_action(STATE), agent.get_action(STATE)
+    assert_mean(first, center, var**2)
+    assert_variance(first, var**2)
+    assert abs(np.corrcoef(first, second)[0, 1]) < SIGMAS / np.sqrt(MANY)
+
+
+@pytest.mark.parametrize("var", [0.1, 0.3])
+@pytest.mark.parametrize("theta", [0.15, 0.7])
+def test_ornstein_uhlenbeck_noise(agent, monkeypatch, var, theta):
+    """Around the actor's action: in the long run of deviation `var`, each step near the last."""
+    monkeypatch.setattr(ddpg, "OU_THETA", theta)
+    agent = agent(MANY, 4.0, "ou", var, center=-0.5)
+    agent.reset_noise()
+    first = agent.get_action(STATE)
+    assert_mean(first, -0.5, var**2)
+    assert_variance(first, var**2 * (1 - np.exp(-2 * theta)))
+    for _ in range(40):
+        before, after = first, agent.get_action(STATE)
+        first = after
+    assert_variance(after, var**2)
+    correlation = np.corrcoef(before, after)[0, 1]
+    assert correlation == pytest.approx(np.exp(-theta), abs=SIGMAS / np.sqrt(MANY))
+
+
+def test_reset_noise_starts_anew(agent):
+    """After it, the noise is that of a first step again."""
+    agent = agent(MANY, 4.0, "ou", 0.1)
+    for _ in range(20):
+        agent.get_action(STATE)
+    agent.reset_noise()
+    assert_variance(agent.get_action(STATE), 0.1**2 * (1 - np.exp(-2 * ddpg.OU_THETA)))
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "ou"])
+@pytest.mark.parametrize("action_range", [2.0, np.array([0.5, 2.0, 8.0])])
+def test_clipped_to_the_action_range(agent, noise, action_range):
+    """Each dimension to its own; both ends are reached."""
+    agent = agent(3, action_range, noise, var=1000.0)
+    actions = np.array([agent.get_action(STATE) for _ in range(60)])
+    high = np.broadcast_to(action_range, 3)
+    np.testing.assert_array_equal(actions.max(0), high)
+    np.testing.assert_array_equal(actions.min(0), -high)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "ou"])
+def test_greedy_is_the_actor(agent, noise):
+    """Without noise, and without a draw that would change the noise to come."""
+    agent = agent(3, 2.0, noise, var=1000.0, center=-1.5)
+    agent.get_action(STATE)
+    generator, x = agent.generator.bit_generator.state, agent.ou.x.copy()
+    for _ in range(3):
+        np.testing.assert_allclose(agent.get_action(STATE, greedy=True), -1.5, rtol=1e-6)
+        np.testing.assert_allclose(agent.get_action(STATE, True), -1.5, rtol=1e-6)
+    assert agent.generator.bit_generator.state == generator
+    np.testing.assert_array_equal(agent.ou.x, x)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "ou"])
+def test_no_noise_left(agent, noise):
+    """var = 0 explores no more; the noise scales with var as it is at each step."""
+    agent = agent(3, 2.0, noise, var=0.0, center=1.5)
+    np.testing.assert_allclose(agent.get_action(STATE), 1.5, rtol=1e-6)
+    agent.var = 0.1
+    assert np.all(np.abs(agent.get_action(STATE) - 1.5) > 1e-6)
+
+
+def test_var_shrinks_with_learning_only(agent):
+    """By 0.9995 at each update, not at each action."""
+    agent = agent(var=1.5)
+    agent._learn = lambda batches: None
+    agent.pointer = 4
+    agent.get_action(STATE)
+    assert agent.var == 1.5
+    agent.learn()
+    assert agent.var == pytest.approx(1.5 * 0.9995, rel=1e-12)
+    agent.learn(3)
+    assert agent.var == pytest.approx(1.5 * 0.9995**4, rel=1e-12)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "ou"])
+def test_np_random_seed_fixes_the_exploration(agent, noise):
+    """np.random.seed() before the agent is made, as the chapter's main part calls it."""
+
+    def explored(seed):
+        explorer = agent(3, 2.0, noise, var=0.5, seed=seed)
+        return [explorer.get_action(STATE).tolist() for _ in range(5)]
+
+    assert explored(1) == explored(1)
+    assert explored(1) != explored(2)

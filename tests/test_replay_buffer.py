@@ -1,0 +1,326 @@
+"""common/replay_buffer.py: a ring that forgets the oldest, and fair batches from it."""
+
+import itertools
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.replay_buffer import ReplayBuffer
+
+FIELDS = ("state", "action", "reward", "next_state", "done")
+REPEATABLE = settings(deadline=None, derandomize=True, max_examples=100)
+
+
+def transition(number, state_dim=3, action_dim=2):
+    """The transition of that number: each of its values tells which one it is."""
+    steps = np.arange(state_dim) / 8
+    state, next_state = number + steps, number + 1 + steps
+    action = -number - np.arange(action_dim) / 8
+    return state, action, number + 0.5, next_state, number % 3 == 0
+
+
+def filled(n, capacity=None, seed=0, **dims):
+    """A buffer after the pushes number 0 to n - 1."""
+    random.seed(seed)
+    buffer = ReplayBuffer(capacity or n)
+    for number in range(n):
+        buffer.push(*transition(number, **dims))
+    return buffer
+
+
+def numbers_of(batch, **dims):
+    """The numbers of a batch's transitions; fails unless each row is one transition, whole."""
+    numbers = [round(float(reward) - 0.5) for reward in batch[2]]
+    for i, number in enumerate(numbers):
+        for name, column, expected in zip(FIELDS, batch, transition(number, **dims)):
+            np.testing.assert_array_equal(column[i], np.float32(expected), err_msg=name)
+    return numbers
+
+
+def far_from_uniform(counts, draws, share):
+    """How improbable counts are, in standard deviations, if each is of `draws` with odds `share`.
+
+    Without replacement the counts are negatively correlated, hence the factor (n - 1) / n; then
+    the sum is chi-square with n - 1 degrees of freedom.
+    """
+    counts = np.asarray(counts)
+    n = len(counts)
+    chi2 = ((counts - draws * share) ** 2).sum() / (draws * share * (1 - share)) * (n - 1) / n
+    return (chi2 - (n - 1)) / np.sqrt(2 * (n - 1))
+
+
+@given(
+    capacity=st.integers(1, 12),
+    state_dim=st.integers(1, 4),
+    action_dim=st.integers(1, 3),
+    steps=st.lists(st.integers(0, 14), max_size=25),
+)
+@REPEATABLE
+def test_behaves_like_a_deque(capacity, state_dim, action_dim, steps):
+    """Pushes, each followed by a sample: length, position, contents are those of a deque."""
+    dims = {"state_dim": state_dim, "action_dim": action_dim}
+    buffer, model = ReplayBuffer(capacity), deque(maxlen=capacity)
+    assert (len(buffer), buffer.position, buffer.capacity) == (0, 0, capacity)
+    for number, batch_size in enumerate(steps):
+        buffer.push(*transition(number, **dims))
+        model.append(number)
+        assert len(buffer) == len(model)
+        assert buffer.position == (number + 1) % capacity
+        assert buffer.capacity == capacity
+        assert sorted(numbers_of(buffer.sample(len(model)), **dims)) == list(model)
+        if batch_size > len(model):
+            with pytest.raises(ValueError, match=f"{batch_size} .*{len(model)}"):
+                buffer.sample(batch_size)
+        else:
+            drawn = numbers_of(buffer.sample(batch_size), **dims)
+            assert len(set(drawn)) == len(drawn) == batch_size
+            assert set(drawn) <= set(model)
+
+
+FLOATS = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
+
+
+@given(
+    capacity=st.integers(1, 5),
+    pushed=st.lists(
+        st.tuples(
+            st.lists(FLOATS, min_size=2, max_size=2),
+            st.lists(FLOATS, min_size=2, max_size=2),
+            FLOATS,
+            st.lists(FLOATS, min_size=2, max_size=2),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+)
+@REPEATABLE
+def test_gives_back_the_values_pushed(capacity, pushed):
+    """Any finite values, equal ones among them, come back as they were."""
+    buffer, model = ReplayBuffer(capacity), deque(maxlen=capacity)
+    for row in pushed:
+        buffer.push(*row)
+        model.append((*row[0], *row[1], row[2], *row[3], float(row[4])))
+    state, action, reward, next_state, done = buffer.sample(len(model))
+    found = np.column_stack([state, action, reward, next_state, done])
+    assert sorted(map(tuple, found.tolist())) == sorted(model)
+
+
+@pytest.mark.parametrize("state_dim", [1, 3])
+@pytest.mark.parametrize("action_dim", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_five_arrays(state_dim, action_dim, batch_size):
+    buffer = filled(9, state_dim=state_dim, action_dim=action_dim)
+    batch = buffer.sample(batch_size)
+    n = batch_size
+    shapes = [(n, state_dim), (n, action_dim), (n,), (n, state_dim), (n,)]
+    assert [array.shape for array in batch] == shapes
+    assert [array.dtype for array in batch] == [np.float32] * 5
+    assert all(type(array) is np.ndarray for array in batch)
+
+
+def test_capacity_may_be_written_as_5e5():
+    """The chapter's constant is a float; a ring of that size costs nothing before its use."""
+    buffer = ReplayBuffer(5e5)
+    assert buffer.capacity == 500_000
+    assert type(buffer.capacity) is int
+    buffer.push(*transition(0))
+    assert (len(buffer), buffer.position) == (1, 1)
+
+
+@pytest.mark.parametrize("pushed", [0, 1, 4])
+def test_too_large_a_batch(pushed):
+    """The message names both numbers; sample and rows agree; the buffer stays as it was."""
+    buffer = filled(pushed, capacity=8)
+    for draw in (buffer.sample, buffer.rows):
+        with pytest.raises(ValueError, match=f"{pushed + 1} .*{pushed} "):
+            draw(pushed + 1)
+    assert len(buffer) == pushed
+    if pushed:
+        assert sorted(numbers_of(buffer.sample(pushed))) == list(range(pushed))
+
+
+@pytest.mark.parametrize(
+    ("done", "stored"),
+    [
+        (False, 0.0),
+        (True, 1.0),
+        (np.bool_(False), 0.0),
+        (np.bool_(True), 1.0),  # for which `done is True` is false (errata E8)
+        (0, 0.0),
+        (1, 1.0),
+        (1.0, 1.0),
+        (np.float32(1), 1.0),
+        (np.array(True), 1.0),
+    ],
+)
+def test_done(done, stored):
+    buffer = ReplayBuffer(2)
+    buffer.push(np.zeros(3), np.zeros(1), 0.0, np.zeros(3), done)
+    assert buffer.sample(1)[4].tolist() == [stored]
+
+
+@pytest.mark.parametrize("action", [0.75, np.float64(0.75), np.array(0.75), [0.75], (0.75,)])
+@pytest.mark.parametrize("reward", [-2, -2.0, np.float64(-2), np.array(-2.0)])
+def test_numbers_for_action_and_reward(action, reward):
+    buffer = ReplayBuffer(2)
+    buffer.push([1.0, 2.0], action, reward, [3.0, 4.0], False)
+    found = [array.tolist() for array in buffer.sample(1)]
+    assert found == [[[1.0, 2.0]], [[0.75]], [-2.0], [[3.0, 4.0]], [0.0]]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64])
+def test_input_of_any_dtype(dtype):
+    """Everything is stored in float32, rounded to the nearest."""
+    buffer = ReplayBuffer(1)
+    state = np.array([1, 2, 3], dtype) / dtype(7) if dtype is not np.int64 else np.arange(3)
+    buffer.push(state, state[:1], state[1], state[::-1], False)
+    batch = buffer.sample(1)
+    assert all(array.dtype == np.float32 for array in batch)
+    for array, pushed in zip(batch, (state, state[:1], state[1], state[::-1])):
+        np.testing.assert_array_equal(array[0], pushed.astype(np.float32))
+
+
+def test_what_is_pushed_is_copied():
+    """An environment that reuses its observation array changes nothing stored."""
+    buffer = ReplayBuffer(2)
+    state, action, reward, next_state, done = transition(1)
+    buffer.push(state, action, reward, next_state, done)
+    for array in (state, action, next_state):
+        array[:] = 99
+    assert numbers_of(buffer.sample(1)) == [1]
+
+
+def test_what_is_sampled_is_a_copy():
+    buffer = filled(6)
+    for array in buffer.sample(6):
+        array[:] = 99
+    buffer.rows(6)[:] = 99
+    assert sorted(numbers_of(buffer.sample(6))) == list(range(6))
+
+
+def test_a_batch_does_not_change_with_later_pushes():
+    buffer = filled(6)
+    batch = buffer.sample(4)
+    before = [array.copy() for array in batch]
+    for number in range(6, 12):
+        buffer.push(*transition(number))
+    for array, copy in zip(batch, before):
+        np.testing.assert_array_equal(array, copy)
+
+
+# --- fairness; the seeds are fixed, so the outcome is too
+
+
+@pytest.mark.parametrize(("stored", "capacity"), [(20, 20), (20, 1000), (50, 20)])
+@pytest.mark.parametrize("batch_size", [1, 7, 19])
+def test_each_transition_is_as_likely(stored, capacity, batch_size):
+    """Whether the ring is just full, far from full, or has been overwritten."""
+    buffer, n, draws = filled(stored, capacity=capacity), 20, 2000
+    counts = np.zeros(stored)
+    for _ in range(draws):
+        reward = buffer.sample(batch_size)[2]
+        drawn = (reward - 0.5).astype(int)
+        assert len(np.unique(drawn)) == batch_size, "drawn twice"
+        counts[drawn] += 1
+    assert counts[: stored - n].sum() == 0, "an overwritten transition"
+    assert abs(far_from_uniform(counts[stored - n :], draws, batch_size / n)) < 4
+
+
+def test_each_pair_is_as_likely():
+    """Transitions of one batch do not attract or avoid each other."""
+    buffer, draws = filled(6), 6000
+    pairs = {frozenset(pair): 0 for pair in itertools.combinations(range(6), 2)}
+    for _ in range(draws):
+        pairs[frozenset((buffer.sample(2)[2] - 0.5).astype(int).tolist())] += 1
+    assert abs(far_from_uniform(list(pairs.values()), draws, 1 / len(pairs))) < 4
+
+
+def test_batches_of_one_call_are_independent():
+    """Of 10 transitions, two batches of 5 share k as often as two separate draws would."""
+    buffer, draws = filled(10), 4000
+    shared = np.zeros(6)
+    for _ in range(draws):
+        first, second = (buffer.columns(rows)[2][:, 0] for rows in buffer.rows(5, 2))
+        shared[len(np.intersect1d(first, second))] += 1
+    odds = np.array([1, 25, 100, 100, 25, 1]) / 252  # hypergeometric
+    chi2 = ((shared - draws * odds) ** 2 / (draws * odds)).sum()
+    assert chi2 < 5 + 4 * np.sqrt(10)
+
+
+# --- rows() and columns(), from which the compiled updates learn
+
+
+@pytest.mark.parametrize("n_batches", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [1, 6])
+def test_rows(n_batches, batch_size):
+    buffer = filled(6)
+    rows = buffer.rows(batch_size, n_batches)
+    assert rows.shape == (n_batches, batch_size, 3 + 2 + 1 + 3 + 1)
+    assert rows.dtype == np.float32
+    for batch in rows:
+        state, action, reward, next_state, done = buffer.columns(batch)
+        drawn = numbers_of((state, action, reward[:, 0], next_state, done[:, 0]))
+        assert len(set(drawn)) == batch_size
+
+
+@pytest.mark.parametrize("action_dim", [1, 2])
+@pytest.mark.parametrize("convert", [np.array, tf.constant])
+def test_columns(action_dim, convert):
+    """Of arrays and of tensors, always two-dimensional: (N, 1) for reward and done."""
+    buffer = filled(8, action_dim=action_dim)
+    rows = buffer.rows(5)[0]
+    columns = buffer.columns(convert(rows))
+    assert [tuple(c.shape) for c in columns] == [(5, 3), (5, action_dim), (5, 1), (5, 3), (5, 1)]
+    assert all(isinstance(column, type(convert(0.0))) for column in columns)
+    np.testing.assert_array_equal(np.hstack([np.asarray(c) for c in columns]), rows)
+
+
+def test_sample_is_the_first_of_rows():
+    """Either way of drawing takes the same transitions from the same seed."""
+    one, other = filled(20), filled(20)
+    state, action, reward, next_state, done = one.sample(7)
+    batch = state, action, reward[:, None], next_state, done[:, None]
+    for expected, column in zip(batch, other.columns(other.rows(7)[0])):
+        np.testing.assert_array_equal(column, expected)
+
+
+# --- seeds
+
+
+def draws_of(buffer):
+    return [numbers_of(buffer.sample(5)) for _ in range(4)]
+
+
+def test_random_seed_fixes_the_batches():
+    """random.seed(), as in the chapter's main part, where np.random.seed() has no say."""
+    np.random.seed(1)
+    first = draws_of(filled(100, seed=7))
+    np.random.seed(2)
+    assert draws_of(filled(100, seed=7)) == first
+    assert draws_of(filled(100, seed=8)) != first
+    assert len(set(map(tuple, first))) == 4, "batches differ from each other"
+
+
+def test_buffers_of_one_process_draw_their_own_batches():
+    random.seed(7)
+    buffers = [ReplayBuffer(100), ReplayBuffer(100)]
+    for buffer in buffers:
+        for number in range(100):
+            buffer.push(*transition(number))
+    assert draws_of(buffers[0]) != draws_of(buffers[1])
+
+
+def test_sampling_leaves_the_global_generators_alone():
+    """Else drawing a batch would change the exploration or the environment."""
+    buffer = filled(20)
+    states = random.getstate(), np.random.get_state()
+    buffer.sample(5)
+    buffer.rows(5, 3)
+    assert random.getstate() == states[0]
+    np.testing.assert_equal(np.random.get_state(), states[1])
