@@ -330,19 +330,7 @@ def _write_back_first(variable, compiler):
 
 
 def _join(tensors):
-    """One flat vector of tensors or variables of one dtype.
-
-    The pieces are written one after the other: XLA makes of tf.concat a loop that
-    looks for the right piece at each element, which takes four times as long.
-    """
-    size = sum(tensor.shape.num_elements() for tensor in tensors)
-    vector, end = tf.zeros([size], tensors[0].dtype), 0
-    for tensor in tensors:
-        begin, end = end, end + tensor.shape.num_elements()
-        vector = tf.raw_ops.TensorStridedSliceUpdate(
-            input=vector, begin=[begin], end=[end], strides=[1], value=tf.reshape(tensor, [-1])
-        )
-    return vector
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
 
 
 def _split(vector, like):

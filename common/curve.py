@@ -9,9 +9,11 @@ from common.files import plain_env_id, safe_name, write_atomically
 
 
 def path(image_dir, algorithm, env_id):
-    """Where the curve goes: `image/td3.png`, or `image/td3_ENV.png` off "Pendulum-v1"."""
+    """Where the curve goes: the chapter's `image/td3.png` for Pendulum in the chapter's folder,
+    `DIR/td3_ENV.png` for other environments and folders.
+    """
     name = algorithm.lower()
-    if plain_env_id(env_id) != "Pendulum-v1":
+    if plain_env_id(env_id) != "Pendulum-v1" or Path(image_dir) != Path("image"):
         name += f"_{safe_name(env_id)}"
     return Path(image_dir) / f"{name}.png"
 

@@ -13,30 +13,36 @@ class Net:
 
     Args:
         weights: [W, b, W, b, ...], copied.
+
+    Attributes:
+        margin: how close a derivative came to a kink, where float32 may see its other side.
     """
 
     def __init__(self, weights):
         self.weights = [np.array(w, np.float64) for w in weights]
+        self.margin = np.inf
 
     def forward(self, x):
         """The output for inputs x (N, n), and a tape for backward()."""
         tape = []
         for w, b in self._layers():
-            if tape:
-                x = np.maximum(x, 0)
             tape.append(x)
-            x = x @ w + b
+            x = (np.maximum(x, 0) if len(tape) > 1 else x) @ w + b
         return x, tape
 
     def backward(self, tape, grad):
         """From the loss's gradient by the output: that by each weight, and that by the input."""
+        (w, _), *deeper = self._layers()
         grads = []
-        for (w, _), x in zip(reversed(self._layers()), reversed(tape)):
-            grads = [x.T @ grad, grad.sum(0), *grads]
-            grad = grad @ w.T
-            if x is not tape[0]:
-                grad = grad * (x > 0)
-        return grads, grad
+        for (w_deep, _), x in zip(reversed(deeper), reversed(tape[1:])):
+            grads = [np.maximum(x, 0).T @ grad, grad.sum(0), *grads]
+            grad = grad @ w_deep.T * (x > 0)
+            self.near_kink(x)
+        return [tape[0].T @ grad, grad.sum(0), *grads], grad @ w.T
+
+    def near_kink(self, distances):
+        """Note at what distances from a kink the derivatives were taken."""
+        self.margin = min(self.margin, np.abs(distances).min())
 
     def _layers(self):
         return list(zip(self.weights[::2], self.weights[1::2]))
@@ -99,6 +105,8 @@ def climb(q_nets, state, action):
         _, slope = net.backward(tape, np.ones_like(q))
         values.append(q)
         slopes.append(slope[:, state.shape[1] :])
+    for other in values[1:]:
+        q_nets[0].near_kink(values[0] - other)
     smallest = np.argmin(values, axis=0)
     return np.min(values, axis=0), np.choose(smallest, slopes)
 
@@ -231,6 +239,7 @@ class TanhGaussian:
         self.mean, log_std = np.split(output, 2, axis=1)
         self.log_std = np.clip(log_std, log_std_min, log_std_max)
         self.inside = (log_std_min <= log_std) & (log_std <= log_std_max)
+        policy.near_kink([log_std - log_std_min, log_std - log_std_max])
         self.squashed = np.tanh(self.mean + np.exp(self.log_std) * z)
         self.action = action_range * self.squashed
         log_prob = (
@@ -311,9 +320,12 @@ class SAC:
         gamma=0.99,
         soft_tau=0.01,
     ):
-        """One update from a batch and two draws of N(0, 1); returns the losses of q1, q2, pi, alpha.
+        """One update from a batch and two draws of N(0, 1).
 
-        Like the chapter's, a fixed alpha of 1 is set after the policy's step.
+        As in the chapter, a fixed alpha is set to 1 after the policy's step.
+
+        Returns:
+            The losses of q1, q2, policy, alpha.
         """
         sample = TanhGaussian(self.policy_net, next_state, next_z, self.action_range, *self.bounds)
         next_v = np.minimum(

@@ -50,6 +50,10 @@ def test_path(algorithm, env_id, expected):
     assert curve.path("image", algorithm, env_id) == Path(expected)
 
 
+def test_other_folders_get_the_environment_in_the_name():
+    assert curve.path("mine", "TD3", "Pendulum-v1") == Path("mine/td3_Pendulum-v1.png")
+
+
 def test_size_and_content(tmp_path):
     path = tmp_path / "new" / "td3.png"
     assert curve.save(str(path), *run_of(100), "TD3", ENV, 2) is True

@@ -3,6 +3,9 @@
 A comparison starts from wide random weights, for near the 3e-3 of the chapter most errors
 would hide, with targets that differ from their networks, on a ring that has been
 overwritten. Agent and reference then learn from the same batches with the same noise.
+
+float32 and float64 part where a derivative is taken next to a kink of ReLU, min or clip, for
+they may see its two sides. With the seed chosen, none of the runs passes one closer than 1e-5.
 """
 
 import copy
@@ -22,13 +25,20 @@ from common.replay_buffer import ReplayBuffer
 
 STATE_DIM, HIDDEN_DIM, BATCH_SIZE = 3, 8, 16
 CAPACITY, PUSHED = 40, 53  # the ring, and the transitions that went into it
-TOLERANCE = 1e-4
+TOLERANCE = 5e-5  # of deviation(); MEASURED
+
+TD3_SETTINGS = {"eval_noise_scale": 0.8, "reward_scale": 2.0, "gamma": 0.8, "soft_tau": 0.05}
+SAC_SETTINGS = {"reward_scale": 2.0, "target_entropy": -0.4, "gamma": 0.8, "soft_tau": 0.05}
+FIXED_ALPHA = {**SAC_SETTINGS, "auto_entropy": False}
+
+VECTOR = {"action_dim": 2, "action_range": [0.7, 1.6]}
+SHARED = {"action_dim": 2, "action_range": 1.3}  # one range for both dimensions
 
 # TensorLayer sorts a network's layers by the alphabet; this is their order in reference.py.
-LAYERS = (
-    "A_l1 A_l2 A_a C_l1 C_l2 C_out q1 q2 q3 "
-    "policy1 policy2 policy3 policy_output policy_mean policy_logstd"
-).split()
+LAYERS = [
+    *("A_l1", "A_l2", "A_a", "C_l1", "C_l2", "C_out", "q1", "q2", "q3"),
+    *("policy1", "policy2", "policy3", "policy_output", "policy_mean", "policy_logstd"),
+]
 
 
 def deviation(ours, expected, least_unit=1.0):
@@ -49,11 +59,16 @@ def assert_close(ours, expected, what, least_unit=1.0):
 
 
 def in_order(net, values):
-    """Values, one for each of net.trainable_weights, as reference.py orders and joins them."""
+    """Values, one for each of net.trainable_weights, as reference.py orders and joins them.
+
+    For a single variable in a network's place, that is no change.
+    """
+    if isinstance(net, tf.Variable):
+        return [value.numpy() for value in values]
     index = {id(variable): i for i, variable in enumerate(net.trainable_weights)}
     layers = {layer.name: layer for layer in net.all_layers}
     arrays = [
-        np.asarray(values[index[id(variable)]])
+        values[index[id(variable)]].numpy()
         for name in LAYERS
         if name in layers
         for variable in (layers[name].W, layers[name].b)
@@ -89,24 +104,30 @@ def seed_everything(seed):
 class Pair:
     """An agent and its reference, with the same weights, transitions and random draws.
 
+    A subclass knows the agent:
+        build(patch, ...) makes it, and notes what each optimizer is for, by name;
+        push(...) stores a transition;
+        start(weights) makes the reference, and copies the generators;
+        act() gives the greedy action in self.state;
+        update_agent(n_updates) and update_reference() learn; the latter, once, returns losses.
+
     Args:
         patch: pytest's monkeypatch.
         eager: run the updates uncompiled.
         seed: fixes everything.
         action_dim, action_range: of the actions.
         reward: function from a generator to a reward.
-        options: of the subclass.
+        options: of the subclass's build().
     """
 
     script = None  # module of the agent
-    optimizers = {}  # from the name of an optimizer to that of its network
-    numbers = ()  # names of numbers to compare
+    numbers = ()  # names of its numbers that change
 
     def __init__(
         self,
         patch,
         eager=False,
-        seed=0,
+        seed=13,
         action_dim=1,
         action_range=2.0,
         reward=lambda rng: rng.normal(1, 3),
@@ -124,7 +145,7 @@ class Pair:
         self.state = rng.normal(size=STATE_DIM).astype(np.float32)
 
     def fill(self, rng, reward):
-        """Push PUSHED transitions, a quarter terminal; keep what the ring should hold, by column."""
+        """Push PUSHED transitions, a quarter terminal; keep the columns of what stays."""
         ring = [None] * CAPACITY
         for i in range(PUSHED):
             state, next_state = rng.normal(size=(2, STATE_DIM)).astype(np.float32)
@@ -136,6 +157,7 @@ class Pair:
         self.columns = [column.reshape(CAPACITY, -1) for column in columns]
 
     def batch(self, indices):
+        """Rows of the ring, by column."""
         return [column[indices] for column in self.columns]
 
     def update(self, n_updates=1):
@@ -143,7 +165,7 @@ class Pair:
         self.update_agent(n_updates)
         for _ in range(n_updates):
             losses = self.update_reference()
-        assert_close(self.agent.losses, losses, "loss")
+        self.compare(self.agent.losses, losses, "losses")
 
     def run(self, n_calls, n_updates=1, checks=(1, 2, 10, 25)):
         """Call update() n_calls times, check() after some of the calls and after the last."""
@@ -155,24 +177,28 @@ class Pair:
     def check(self):
         """Compare the greedy action and all that the agent and the reference consist of."""
         expected = self.reference.act(self.state[np.newaxis])
-        assert_close([self.act()], expected, "the greedy action")
+        self.compare([self.act()], expected, "greedy action")
         for name, net in networks(self.agent).items():
-            assert_close(weights_of(net), getattr(self.reference, name).weights, name)
+            self.compare(weights_of(net), getattr(self.reference, name).weights, name)
         for name, of in self.optimizers.items():
             ours, expected = getattr(self.agent, name), getattr(self.reference, name)
             assert int(ours.iterations) == expected.iterations, name
-            for slots, moments in ((ours._momentums, expected.moments),
-                                   (ours._velocities, expected.squares)):
-                slots = in_order(getattr(self.agent, of), slots) if of else map(np.array, slots)
-                assert_close(list(slots), moments, f"a moment of {name}", least_unit=0)
+            learner = getattr(self.agent, of)
+            slots = [ours._momentums, ours._velocities]
+            for slot, moments in zip(slots, [expected.moments, expected.squares]):
+                self.compare(in_order(learner, slot), moments, f"moments of {name}", 1e-30)
         for name in self.numbers:
-            assert_close([getattr(self.agent, name)], [getattr(self.reference, name)], name)
+            self.compare([getattr(self.agent, name)], [getattr(self.reference, name)], name)
+
+    def compare(self, ours, expected, what, least_unit=1.0):
+        parts = vars(self.reference).values()
+        margin = min(part.margin for part in parts if isinstance(part, reference.Net))
+        assert_close(ours, expected, f"{what} (closest kink: {margin:.0e})", least_unit)
 
 
 class DDPGPair(Pair):
     script = ddpg
-    optimizers = {"actor_opt": "actor", "critic_opt": "critic"}
-    numbers = ["var"]
+    numbers = ("var",)
 
     def build(self, patch):
         self.constants = {"LR_A": 7e-4, "LR_C": 1e-3, "GAMMA": 0.8, "TAU": 0.05, "VAR": 1.5}
@@ -180,15 +206,12 @@ class DDPGPair(Pair):
         for name, value in {**self.constants, **sizes}.items():
             patch.setattr(ddpg, name, value)
         self.agent = ddpg.DDPG(self.action_dim, STATE_DIM, self.action_range)
-
-    def push(self, state, action, reward, next_state, done):
-        self.agent.store_transition(state, action, reward, next_state, done)
+        self.push = self.agent.store_transition
+        self.optimizers = {"actor_opt": "actor", "critic_opt": "critic"}
 
     def start(self, weights):
-        targets = [
-            *self.agent.actor_target.trainable_weights,
-            *self.agent.critic_target.trainable_weights,
-        ]
+        actor, critic = self.agent.actor_target, self.agent.critic_target
+        targets = actor.trainable_weights + critic.trainable_weights
         for average, target in zip(self.agent.averages, targets, strict=True):
             average.assign(target)
         constants = {name.lower(): value for name, value in self.constants.items()}
@@ -207,62 +230,47 @@ class DDPGPair(Pair):
 
 
 class BufferPair(Pair):
-    """A pair whose agent learns from a ReplayBuffer.
+    """A pair whose agent learns from a ReplayBuffer, by update(BATCH_SIZE, **settings)."""
 
-    Options:
-        policy_loss: "q1" or "min".
-        settings: keywords of update(), where not those of the class.
-    """
+    draws = None  # of noise, in each update
 
-    settings = {}  # keywords of update()
-    draws = 0  # of noise, in each update
-
-    def build(self, patch, policy_loss, settings=None, **options):
+    def build(self, patch, policy_loss, settings):
         patch.setattr(self.script, "POLICY_LOSS", policy_loss)
-        self.policy_loss = policy_loss
-        self.settings = self.settings if settings is None else settings
+        self.settings = settings
         self.buffer = ReplayBuffer(CAPACITY)
         self.push = self.buffer.push
-        self.make_agent(**options)
 
-    def start(self, weights):
-        self.make_reference(weights)
+    def start(self, noisy_net):
         self.batches = copy.deepcopy(self.buffer.generator)
-        self.noise = copy.deepcopy(self.noisy_net().generator)
+        self.noise = copy.deepcopy(noisy_net.generator)
 
     def update_agent(self, n_updates):
         self.agent.update(BATCH_SIZE, **self.settings, n_updates=n_updates)
 
     def update_reference(self):
         indices = self.batches.choice(CAPACITY, BATCH_SIZE, replace=False, shuffle=False)
-        noise = [self.draw() for _ in range(self.draws)]
+        shape = self.draws, BATCH_SIZE, self.action_dim
+        noise = self.noise.standard_normal(shape, dtype=np.float32).astype(np.float64)
         return self.reference.update(*self.batch(indices), *noise, **self.settings)
-
-    def draw(self):
-        shape = BATCH_SIZE, self.action_dim
-        return self.noise.standard_normal(shape, dtype=np.float32).astype(np.float64)
 
 
 class TD3Pair(BufferPair):
     script = td3
-    optimizers = {"q_optimizer1": "q_net1", "q_optimizer2": "q_net2",
-                  "policy_optimizer": "policy_net"}
-    numbers = ["update_cnt"]
-    settings = {"eval_noise_scale": 0.8, "reward_scale": 2.0, "gamma": 0.8, "soft_tau": 0.05}
+    numbers = ("update_cnt",)
     draws = 1
-    rates = {"q_lr": 1e-3, "policy_lr": 7e-4}
 
-    def make_agent(self, interval=1):
-        self.interval = interval
-        self.agent = td3.TD3(STATE_DIM, self.action_dim, self.buffer, HIDDEN_DIM,
-                             self.action_range, interval, **self.rates)
+    def build(self, patch, policy_loss="q1", settings=TD3_SETTINGS, interval=1):
+        super().build(patch, policy_loss, settings)
+        rates = {"q_lr": 1e-3, "policy_lr": 7e-4}
+        sizes = STATE_DIM, self.action_dim, self.buffer, HIDDEN_DIM
+        self.agent = td3.TD3(*sizes, self.action_range, interval, **rates)
+        self.optimizers = {f"q_optimizer{i}": f"q_net{i}" for i in (1, 2)}
+        self.optimizers["policy_optimizer"] = "policy_net"
+        self.of_reference = {"interval": interval, "policy_loss": policy_loss, **rates}
 
-    def make_reference(self, weights):
-        self.reference = reference.TD3(weights, self.action_range, self.interval,
-                                       policy_loss=self.policy_loss, **self.rates)
-
-    def noisy_net(self):
-        return self.agent.target_policy_net
+    def start(self, weights):
+        super().start(self.agent.target_policy_net)
+        self.reference = reference.TD3(weights, self.action_range, **self.of_reference)
 
     def act(self):
         return self.agent.policy_net.get_action(self.state, 1.0, greedy=True)
@@ -270,76 +278,280 @@ class TD3Pair(BufferPair):
 
 class SACPair(BufferPair):
     script = sac
-    optimizers = {"soft_q_optimizer1": "soft_q_net1", "soft_q_optimizer2": "soft_q_net2",
-                  "policy_optimizer": "policy_net", "alpha_optimizer": None}
-    numbers = ["log_alpha", "alpha"]
-    settings = {"reward_scale": 2.0, "target_entropy": -0.4, "gamma": 0.8, "soft_tau": 0.05}
+    numbers = ("log_alpha", "alpha")
     draws = 2
-    rates = {"soft_q_lr": 1e-3, "policy_lr": 7e-4, "alpha_lr": 2e-3}
-    bounds = {"log_std_min": -1.5, "log_std_max": -0.3}  # narrow, so that both are met
 
-    def make_agent(self):
-        self.agent = sac.SAC(STATE_DIM, self.action_dim, self.buffer, HIDDEN_DIM,
-                             self.action_range, **self.rates)
-        vars(self.agent.policy_net).update(self.bounds)
-
-    def make_reference(self, weights):
+    def build(self, patch, policy_loss="q1", settings=SAC_SETTINGS):
+        super().build(patch, policy_loss, settings)
+        rates = {"soft_q_lr": 1e-3, "policy_lr": 7e-4, "alpha_lr": 2e-3}
+        sizes = STATE_DIM, self.action_dim, self.buffer, HIDDEN_DIM
+        self.agent = sac.SAC(*sizes, self.action_range, **rates)
+        bounds = {"log_std_min": -1.5, "log_std_max": -0.3}  # narrow, so that both are met
+        vars(self.agent.policy_net).update(bounds)
         self.agent.log_alpha.assign(-0.7)
         self.agent.alpha.assign(np.exp(-0.7))
-        self.reference = reference.SAC(weights, -0.7, self.action_range,
-                                       policy_loss=self.policy_loss, **self.rates, **self.bounds)
+        self.optimizers = {f"soft_q_optimizer{i}": f"soft_q_net{i}" for i in (1, 2)}
+        self.optimizers |= {"policy_optimizer": "policy_net", "alpha_optimizer": "log_alpha"}
+        self.of_reference = {"log_alpha": -0.7, "policy_loss": policy_loss, **rates, **bounds}
 
-    def noisy_net(self):
-        return self.agent.policy_net
+    def start(self, weights):
+        super().start(self.agent.policy_net)
+        self.reference = reference.SAC(weights, action_range=self.action_range, **self.of_reference)
 
     def act(self):
         return self.agent.policy_net.get_action(self.state, greedy=True)
 
 
-VECTOR = {"action_dim": 2, "action_range": [0.7, 1.6]}
-SHARED = {"action_dim": 2, "action_range": 1.3}  # one range for both dimensions
-
-LONG = [
-    (DDPGPair, {}),
-    (TD3Pair, {"policy_loss": "min", "interval": 2, **VECTOR}),
-    (SACPair, {"policy_loss": "min", **VECTOR}),
-]
-COMPILED = [
-    (DDPGPair, 2, VECTOR),
-    (TD3Pair, 2, {"policy_loss": "q1", "interval": 3, **SHARED}),
-    (TD3Pair, 3, {"policy_loss": "q1", "interval": 3}),
-    (SACPair, 2, {"policy_loss": "q1"}),
-    (SACPair, 1, {"policy_loss": "min", "fixed_alpha": True, **SHARED}),
-]
-
-
-def options_id(value):
-    """A test's name for one of its parameters."""
-    if isinstance(value, dict):
-        return "-".join(f"{k}={v}" for k, v in value.items()) or "default"
-    return value.__name__.removesuffix("Pair") if isinstance(value, type) else str(value)
-
-
-@pytest.mark.parametrize("kind, options", LONG, ids=options_id)
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        (DDPGPair, {}),
+        (TD3Pair, {"policy_loss": "min", "interval": 2, **VECTOR}),
+        (SACPair, {"policy_loss": "min", **VECTOR}),
+    ],
+)
 def test_eager_and_compiled_follow_the_reference_and_agree(monkeypatch, kind, options):
-    pairs = [kind(monkeypatch, eager, **options) for eager in (True, False)]
-    for pair in pairs:
+    eager, compiled = (kind(monkeypatch, eager=eager, **options) for eager in (True, False))
+    assert eager.agent.compiler.eager and not compiled.agent.compiler.eager
+    for pair in (eager, compiled):
         pair.run(100)
-    for ours, theirs in zip(*(variables_of(pair.agent) for pair in pairs), strict=True):
-        assert_close([np.array(ours)], [np.array(theirs)], ours.name, least_unit=0.01)
-    assert pairs[0].compiled_programs() == 0 < pairs[1].compiled_programs()
+    for a, b in zip(variables_of(eager.agent), variables_of(compiled.agent), strict=True):
+        assert_close([a.numpy()], [b.numpy()], a.name, least_unit=0.01)
 
 
-@pytest.mark.parametrize("kind, n_updates, options", COMPILED, ids=options_id)
+@pytest.mark.parametrize(
+    "kind, n_updates, options",
+    [
+        (DDPGPair, 2, VECTOR),
+        (TD3Pair, 3, {"policy_loss": "q1", "interval": 3}),
+        (SACPair, 2, {"policy_loss": "q1"}),
+        (SACPair, 1, {"policy_loss": "min", "settings": FIXED_ALPHA, **SHARED}),
+    ],
+)
 def test_compiled_updates_follow_the_reference(monkeypatch, kind, n_updates, options):
-    kind(monkeypatch, **options).run(-(-54 // n_updates), n_updates)
+    kind(monkeypatch, **options).run(54 // n_updates, n_updates)
 
 
-@pytest.mark.parametrize("policy_loss", ["q1", "min"])
 @pytest.mark.parametrize("n_updates", [1, 2, 3])
 @pytest.mark.parametrize("interval", [1, 2, 3])
-def test_td3_delays_the_policy(monkeypatch, interval, n_updates, policy_loss):
-    """Wherever in a call of several updates the policy's turn comes."""
-    pair = TD3Pair(monkeypatch, eager=True, policy_loss=policy_loss, interval=interval)
-    pair.run(6 // n_updates, n_updates, checks=range(7))
+def test_td3_delays_policy_and_targets(monkeypatch, interval, n_updates):
+    """Wherever their turn falls in a call of several updates."""
+    pair = TD3Pair(monkeypatch, eager=True, interval=interval, **SHARED)
+    pair.run(6 // n_updates, n_updates, checks=range(6))
     assert int(pair.agent.policy_optimizer.iterations) == 6 // interval
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        (DDPGPair, {}),
+        (TD3Pair, {"interval": 2}),
+        (SACPair, {"settings": FIXED_ALPHA}),
+    ],
+)
+def test_one_call_of_three_updates_is_three_calls(monkeypatch, kind, options):
+    """To the last bit where both run eagerly."""
+    together, apart = (kind(monkeypatch, eager=True, **options) for _ in range(2))
+    together.run(2, n_updates=3)
+    apart.run(6)
+    for a, b in zip(variables_of(together.agent), variables_of(apart.agent), strict=True):
+        np.testing.assert_array_equal(a, b, a.name)
+    np.testing.assert_array_equal(together.agent.losses, apart.agent.losses)
+
+
+@pytest.mark.parametrize("kind, settings", [(TD3Pair, {"eval_noise_scale": 0.8}), (SACPair, {})])
+def test_update_has_the_defaults_of_the_chapter(monkeypatch, kind, settings):
+    kind(monkeypatch, eager=True, settings=settings).run(3)
+
+
+@pytest.mark.parametrize("kind", [TD3Pair, SACPair])
+def test_rewards_as_small_as_the_epsilon_of_their_deviation(monkeypatch, kind):
+    """The one place where another epsilon than 1e-6 would show."""
+    kind(monkeypatch, eager=True, seed=1, reward=lambda rng: rng.normal(0, 1e-6)).run(3)
+
+
+@pytest.mark.parametrize("kind", [TD3Pair, SACPair])
+def test_equal_rewards_are_standardised_to_zero(monkeypatch, kind):
+    """Not to NaN, E7."""
+    kind(monkeypatch, eager=True, reward=lambda rng: -2.0).run(2)
+
+
+def test_ddpg_learns_from_what_is_stored(monkeypatch):
+    """Before the memory is full, its empty rows are no transitions."""
+    agent = DDPGPair(monkeypatch, eager=True).agent
+    agent.pointer = 7
+    agent.memory[7:] = np.nan
+    for _ in range(3):
+        agent.learn()
+        assert np.isfinite(agent.losses).all()
+
+
+@pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
+def test_adam_has_the_defaults_of_keras(monkeypatch, kind):
+    """Gradients as small as its epsilon, of changing sign, and weights that start from 0."""
+    pair = kind(monkeypatch, eager=True)
+    rng = np.random.default_rng(1)
+    for name, of in pair.optimizers.items():
+        optimizer, learner = getattr(pair.agent, name), getattr(pair.agent, of)
+        variables = getattr(learner, "trainable_weights", [learner])
+        for variable in variables:
+            variable.assign(tf.zeros_like(variable))
+        rate = getattr(pair.reference, name).learning_rate
+        expected = reference.Adam([np.zeros(v.shape) for v in variables], rate)
+        for _ in range(5):
+            grads = [rng.normal(0, 1e-7, v.shape) for v in variables]
+            optimizer.apply_gradients(zip([tf.constant(g, tf.float32) for g in grads], variables))
+            expected.step(grads)
+        assert_close([v.numpy() for v in variables], expected.weights, name, 1e-30)
+
+
+# What needs no gradients
+
+
+@pytest.mark.parametrize(
+    "kind, net, target",
+    [
+        (TD3Pair, "q_net1", "target_q_net2"),
+        (TD3Pair, "policy_net", "target_policy_net"),
+        (SACPair, "soft_q_net2", "target_soft_q_net1"),
+    ],
+)
+def test_target_updates(monkeypatch, kind, net, target):
+    agent = kind(monkeypatch, eager=True).agent
+    net, target = getattr(agent, net), getattr(agent, target)
+    before, goal = weights_of(target), weights_of(net)
+
+    assert agent.target_soft_update(net, target, 0.3) is target
+    assert_close(weights_of(target), [0.7 * t + 0.3 * w for t, w in zip(before, goal)], "target")
+    for update in (
+        lambda: agent.target_soft_update(net, target, 1.0),
+        lambda: agent.target_ini(net, target),
+    ):
+        widen(target, np.random.default_rng(1))
+        update()
+        for ours, expected in zip(weights_of(target), goal, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+    for ours, expected in zip(weights_of(net), goal, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_first_ema_update_moves_targets_by_tau(monkeypatch):
+    """It does not make the targets jump onto the networks, E11."""
+    monkeypatch.setattr(ddpg, "TAU", 0.25)
+    agent = ddpg.DDPG(2, STATE_DIM, 1.0)
+    for net, target in ((agent.actor, agent.actor_target), (agent.critic, agent.critic_target)):
+        before = weights_of(target)
+        widen(net, np.random.default_rng(1))
+        goal = weights_of(net)
+        for share in (0.25, 0.4375):  # 1 - 0.75, 1 - 0.75^2
+            agent.ema_update()
+            expected = [(1 - share) * b + share * g for b, g in zip(before, goal)]
+            assert_close(weights_of(target), expected, "target")
+
+
+# The policies
+
+
+def policy(script, seed=0, action_dim=1, action_range=2.0, scale=0.4):
+    """A PolicyNetwork of td3 or sac with weights from N(0, scale^2), and 500 states."""
+    seed_everything(seed)
+    net = script.PolicyNetwork(STATE_DIM, action_dim, HIDDEN_DIM, action_range)
+    rng = np.random.default_rng(seed)
+    widen(net, rng, scale)
+    return net, rng.normal(size=(500, STATE_DIM)).astype(np.float32)
+
+
+class Prescribed:
+    """In a generator's place: the noise is what the test wants it to be."""
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def standard_normal(self, shape, dtype):
+        assert list(shape) == list(self.noise.shape)
+        return self.noise.astype(dtype)
+
+
+def test_td3_noise_is_clipped_at_twice_its_scale():
+    net, states = policy(td3, **VECTOR)
+    noise = copy.deepcopy(net.generator).standard_normal((500, 2), dtype=np.float32)
+    added = net.evaluate(states, 0.5).numpy() - net.evaluate(states, 0.0).numpy()
+    assert np.abs(added).max() <= 1.0 + 1e-6
+    assert (np.abs(noise) > 2).sum() > 20  # there was something to clip
+    assert_close([added], [np.clip(0.5 * noise, -1, 1)], "noise")
+
+
+def test_sac_log_prob_is_the_density_of_a_change_of_variables():
+    """log N(artanh(a / r); mean, std) - log |da/dx|, from the action alone."""
+    net, states = policy(sac, **VECTOR, scale=0.3)
+    net.log_std_max = -0.3  # farther out, float32 has no digits left for 1 - tanh^2
+    action, log_prob, z, mean, log_std = (np.float64(x) for x in net.evaluate(states))
+    bounded = action / [0.7, 1.6]
+    x = np.arctanh(bounded)
+    by_dimension = (
+        -0.5 * ((x - mean) / np.exp(log_std)) ** 2
+        - log_std
+        - 0.5 * np.log(2 * np.pi)
+        - np.log([0.7, 1.6])
+        - np.log(1 - bounded**2)
+    )
+    assert_close([x], [mean + np.exp(log_std) * z], "z")
+    assert_close([log_prob], [by_dimension.sum(1, keepdims=True)], "log_prob")
+
+
+@pytest.mark.parametrize("action_range", [0.5, 3.0])
+def test_sac_density_integrates_to_one(action_range):
+    net, states = policy(sac, action_range=action_range)
+    net.log_std_max = -0.3
+    z = np.linspace(-7, 7, 4001)[:, np.newaxis]
+    net.generator = Prescribed(z)
+    action, log_prob, *_ = (np.float64(x) for x in net.evaluate(np.repeat(states[:1], 4001, 0)))
+    density = np.exp(log_prob)
+    mass = np.sum(np.diff(action, axis=0) * (density[1:] + density[:-1]) / 2)
+    assert mass == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-3])
+def test_sac_log_prob_where_tanh_saturates(epsilon):
+    """There, epsilon is all that is left of 1 - tanh^2."""
+    net, states = policy(sac, **VECTOR, scale=0.1)
+    net.mean_linear.b.assign([20.0, -20.0])
+    given = {} if epsilon is None else {"epsilon": epsilon}
+    action, log_prob, z, _, log_std = (np.float64(x) for x in net.evaluate(states, **given))
+    np.testing.assert_array_equal(np.abs(action), np.float32([[0.7, 1.6]]).repeat(500, 0))
+    gaussian = -0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)
+    expected = gaussian - np.log(epsilon or 1e-6) - np.log([0.7, 1.6])
+    assert_close([log_prob], [expected.sum(1, keepdims=True)], "log_prob")
+
+
+def test_sac_acts_within_the_range():
+    net, states = policy(sac, **VECTOR, scale=1.0)
+    mean, log_std = (np.float64(x) for x in net.forward(states))
+    noise = copy.deepcopy(net.generator).standard_normal((500, 2), dtype=np.float32)
+    for greedy, x in ((False, mean + np.exp(log_std) * noise), (True, mean)):
+        actions = np.array([net.get_action(state, greedy=greedy) for state in states])
+        assert actions.shape == (500, 2)
+        assert (np.abs(actions) <= np.float32([0.7, 1.6])).all()
+        assert_close([actions], [np.tanh(x) * [0.7, 1.6]], "action")
+
+
+def test_td3_acts_within_the_range_when_greedy():
+    net, states = policy(td3, **VECTOR, scale=1.0)
+    noise = copy.deepcopy(net.generator).standard_normal((500, 2), dtype=np.float32)
+    exact = net.forward(states).numpy() * [0.7, 1.6]
+    noisy, greedy = (
+        np.array([net.get_action(state, 0.5, greedy=greedy) for state in states])
+        for greedy in (False, True)
+    )
+    assert (np.abs(greedy) <= np.float32([0.7, 1.6])).all()
+    assert_close([greedy], [exact], "greedy action")
+    assert_close([noisy], [exact + 0.5 * noise], "exploring action")  # unclipped, as printed
+
+
+@pytest.mark.parametrize("script", [td3, sac])
+def test_random_actions_are_uniform(script):
+    net, _ = policy(script, **VECTOR)
+    shares = np.sort([net.sample_action() / [0.7, 1.6] for _ in range(4000)], axis=0)
+    assert np.abs(shares).max() <= 1
+    grid = np.linspace(-1, 1, 4000)[:, np.newaxis]
+    assert np.abs(shares - grid).max() < 2 * 1.95 / np.sqrt(4000)  # Kolmogorov-Smirnov, 0.1 %
