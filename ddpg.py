@@ -168,7 +168,7 @@ class DDPG:
         self.losses = None  # of the last update: the critic's, the actor's
         self.compiler = Compiler(self, eager=args.eager)
         self._act = self.compiler.function(self.actor)
-        self._learn = self.compiler.function(self._updates, announce=report.COMPILING)
+        self._learn = self.compiler.repeated(lambda bt, _: self._update_from(bt), report.COMPILING)
 
     def ema_update(self):
         """Move the targets towards the networks, by TAU (6.7, 6.8)."""
@@ -188,10 +188,10 @@ class DDPG:
         if greedy:
             return a
         if NOISE == "ou":
-            a = a + self.var * self.ou.sample()
+            noise = self.ou.sample()
         else:
-            a = self.generator.normal(a, self.var)
-        return np.clip(a, -self.action_range, self.action_range)
+            noise = self.generator.standard_normal(self.action_dim)
+        return np.clip(a + self.var * noise, -self.action_range, self.action_range)
 
     def learn(self, n_updates=1):
         """Update critic, actor and targets n_updates times, each time from a new batch.
@@ -201,12 +201,7 @@ class DDPG:
         self.var *= 0.9995**n_updates
         stored = min(self.pointer, MEMORY_CAPACITY)
         indices = self.generator.integers(stored, size=(n_updates, BATCH_SIZE))
-        self.losses = self._learn(self.memory[indices])
-
-    def _updates(self, batches):
-        for batch in tf.unstack(batches):
-            losses = self._update_from(batch)
-        return losses
+        self.losses = self._learn(self.memory[indices], (None,) * n_updates)
 
     def _update_from(self, bt):
         """One update: the body of the chapter's learn(), algorithm 6.26."""

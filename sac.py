@@ -219,7 +219,7 @@ class SAC:
         self.losses = None  # of the last update: both Q networks', the policy's, alpha's
         self.compiler = Compiler(self, eager=args.eager)
         self.policy_net.infer = self.compiler.function(self.policy_net.act)
-        self._update = self.compiler.function(self._updates, announce=report.COMPILING)
+        self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -246,14 +246,10 @@ class SAC:
             soft_tau: share of the networks in the soft updates of their targets.
             n_updates: how many updates to make in one compiled call.
         """
-        batches = self.replay_buffer.rows(batch_size, n_updates)
-        self.losses = self._update(batches, auto_entropy, float(reward_scale),
-                                   float(target_entropy), float(gamma), float(soft_tau))
-
-    def _updates(self, batches, *constants):
-        for batch in tf.unstack(batches):
-            losses = self._update_from(batch, *constants)
-        return losses
+        self.losses = self._update(
+            self.replay_buffer.rows(batch_size, n_updates), (auto_entropy,) * n_updates,
+            float(reward_scale), float(target_entropy), float(gamma), float(soft_tau),
+        )
 
     def _update_from(self, batch, auto_entropy, reward_scale, target_entropy, gamma, soft_tau):
         """One update: the body of the chapter's update(), algorithm 6.28."""

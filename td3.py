@@ -201,7 +201,7 @@ class TD3:
         self.losses = None  # of the last update: both Q networks', the policy's (0 when delayed)
         self.compiler = Compiler(self, eager=args.eager)
         self.policy_net.infer = self.compiler.function(self.policy_net.forward)
-        self._update = self.compiler.function(self._updates, announce=report.COMPILING)
+        self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -227,19 +227,17 @@ class TD3:
             soft_tau: share of the networks in the soft updates of their targets.
             n_updates: how many updates to make in one compiled call.
         """
-        batches = self.replay_buffer.rows(batch_size, n_updates)
-        cycle = self.update_cnt % self.policy_target_update_interval
-        self.losses = self._update(batches, cycle, float(eval_noise_scale), float(reward_scale),
-                                   float(gamma), float(soft_tau))
-        self.update_cnt += n_updates
+        policy_turns = []
+        for _ in range(n_updates):
+            self.update_cnt += 1
+            # Technique two, delayed policy updates: not at every update of the Q functions
+            policy_turns.append(self.update_cnt % self.policy_target_update_interval == 0)
+        self.losses = self._update(
+            self.replay_buffer.rows(batch_size, n_updates), tuple(policy_turns),
+            float(eval_noise_scale), float(reward_scale), float(gamma), float(soft_tau),
+        )
 
-    def _updates(self, batches, update_cnt, *constants):
-        for batch in tf.unstack(batches):
-            update_cnt += 1
-            losses = self._update_from(batch, update_cnt, *constants)
-        return losses
-
-    def _update_from(self, batch, update_cnt, eval_noise_scale, reward_scale, gamma, soft_tau):
+    def _update_from(self, batch, policy_turn, eval_noise_scale, reward_scale, gamma, soft_tau):
         """One update: the body of the chapter's update(), algorithm 6.27."""
         state, action, reward, next_state, done = self.replay_buffer.columns(batch)
 
@@ -274,9 +272,8 @@ class TD3:
         self.q_optimizer2.apply_gradients(zip(q2_grad, self.q_net2.trainable_weights))
 
         # Training the policy
-        # Technique two, delayed policy updates
         policy_loss = 0.0
-        if update_cnt % self.policy_target_update_interval == 0:
+        if policy_turn:
             with tf.GradientTape() as p_tape:
                 new_action = self.policy_net.evaluate(state, eval_noise_scale=0.0)  # no noise
                 new_q_input = tf.concat([state, new_action], 1)

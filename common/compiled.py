@@ -14,10 +14,13 @@ Adam's slots). `Compiler` therefore goes one step further:
 The traced lines are the lines a reader sees; nothing is written twice. While
 the vector is ahead of the variables, touching any of them (reading, assigning,
 calling a network that holds it) first writes the vector back, and the next
-compiled call packs them again: nobody ever sees old values.
+compiled call packs them again: nobody sees old values. The one exception is a
+tf.function of your own that reads the variables: it holds them from its tracing
+on, unnoticed, so call `agent.compiler.unpack()` before you call it.
 """
 
 import contextlib
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +29,10 @@ from tensorflow.python.eager import context  # call_function: 20 us, the public 
 from common.errors import UserError
 from common.networks import variables_of
 
-_tracing = None  # the program being traced: standard_normal() asks it for an input
+# On a CPU a call is over when it returns, so the next may write where this one's input was.
+ON_CPU = not tf.config.list_physical_devices("GPU")
+
+_tracing = None  # the step being traced: standard_normal() asks it for an input
 
 
 def standard_normal(generator, shape):
@@ -78,6 +84,22 @@ class Compiler:
         """
         return _Function(self, fn, announce)
 
+    def repeated(self, fn, announce=None):
+        """Compile the repetition of fn, one call for several updates.
+
+        The returned function takes (items, kinds, *rest) and calls
+        fn(items[i], kinds[i], *rest) for each i in turn; it returns what the last of
+        them returns. Arguments are treated as by function().
+
+        Args:
+            fn: as for function().
+            announce: a line to print before the first compilation.
+
+        Returns:
+            A function of an array, a tuple of as many constants, and the rest.
+        """
+        return _Function(self, fn, announce, repeated=True)
+
     @property
     def variables(self):
         """Every tf.Variable of the agent, in a fixed order."""
@@ -97,7 +119,7 @@ class Compiler:
     def pack(self):
         """The values of all variables, as one vector for each group."""
         if self._vectors is None:
-            with self.hands_off():
+            with self.hands_off(), tf.init_scope():
                 self._vectors = [_join(group) for group in self.groups()]
         return self._vectors
 
@@ -105,7 +127,7 @@ class Compiler:
         """Write the vectors back; from here on the variables count."""
         if self._vectors is None or self._hands_off:
             return
-        with self.hands_off():
+        with self.hands_off(), tf.init_scope():  # not into a graph that is being traced
             for vector, group in zip(self._vectors, self.groups(), strict=True):
                 for variable, value in zip(group, _split(vector, group), strict=True):
                     variable.assign(value)
@@ -130,138 +152,239 @@ class Compiler:
 class _Function:
     """A function and its compiled programs, one for each kind of arguments."""
 
-    def __init__(self, compiler, fn, announce):
-        self.compiler, self.fn, self.announce = compiler, fn, announce
+    def __init__(self, compiler, fn, announce, repeated=False):
+        self.compiler, self.fn, self.announce, self.repeated = compiler, fn, announce, repeated
         self.programs = {}
 
     def __call__(self, *args):
         if self.compiler.eager:
-            return self.fn(*(tf.constant(a) if isinstance(a, np.ndarray) else a for a in args))
-        kind = tuple(
-            a.shape if isinstance(a, np.ndarray) else float if isinstance(a, float) else a
-            for a in args
-        )
+            return self._run_eagerly(args)
+        kind = tuple(_kind(a) for a in args)
         program = self.programs.get(kind)
         if program is None:
             if self.announce and not self.programs:
                 print(self.announce, flush=True)
-            program = self.programs[kind] = _Program(self.compiler, self.fn, args)
+            program = _Program(self.compiler, self.fn, args, self.repeated)
+            self.programs[kind] = program
         return program(args)
+
+    def _run_eagerly(self, args):
+        args = [tf.constant(a, tf.float32) if isinstance(a, np.ndarray) else a for a in args]
+        if not self.repeated:
+            return self.fn(*args)
+        items, kinds, *rest = args
+        for item, kind in zip(tf.unstack(items), kinds, strict=True):
+            results = self.fn(item, kind, *rest)
+        return results
+
+
+def _kind(argument):
+    """What an argument contributes to the choice of a program."""
+    if isinstance(argument, np.ndarray):
+        return argument.shape
+    if isinstance(argument, float):
+        return float
+    return type(argument), argument  # with its type, because True == 1
 
 
 class _Program:
-    """A function traced, replayed without variables and compiled by XLA.
+    """Steps replayed one after the other on the same values, compiled as one function.
 
-    All its inputs but the vectors (arguments, then noise) travel in one float32
-    vector, because each further tensor costs as much as a small matrix product.
+    All its inputs but the variables' vectors travel in one float32 vector, because
+    each further tensor costs as much as a small matrix product: first the arguments
+    that all steps share, then for each step its item and its noise.
     """
 
-    def __init__(self, compiler, fn, args):
+    def __init__(self, compiler, fn, args, repeated):
         self.compiler = compiler
-        self.fed = [i for i, a in enumerate(args) if isinstance(a, (np.ndarray, float))]
-        self.noise = []  # (generator, placeholder), in the order of the draws
-        graph = self._trace(fn, args)
-        self.results = graph.structured_outputs
-        placeholders = graph.inputs[: len(self.fed)] + [p for _, p in self.noise]
-        self._compile(graph, placeholders)
+        self.repeated = repeated
+        self.shared = [i for i, a in enumerate(args) if isinstance(a, (np.ndarray, float))]
+        kinds = [None]
+        if repeated:
+            self.shared.remove(0)
+            kinds = args[1]
+        steps = {}
+        for kind in kinds:
+            if kind not in steps:
+                step_args = [args[0][0], kind, *args[2:]] if repeated else args
+                steps[kind] = _Step(compiler, fn, step_args, self.shared, [0] * repeated)
+        self.steps = [steps[kind] for kind in kinds]
+        self.results = self.steps[-1].graph.structured_outputs
+        self.assigns = any(step.assigned for step in self.steps)
 
-        sizes = [p.shape.num_elements() for p in placeholders]
-        self.inputs = np.empty(sum(sizes), np.float32)
-        slots = np.split(self.inputs, np.cumsum(sizes)[:-1])
-        self.argument_slots = list(zip(self.fed, slots, strict=False))
-        self.noise_slots = [
-            (generator, slot)
-            for (generator, _), slot in zip(self.noise, slots[len(self.fed) :], strict=True)
-        ]
+        shared_sizes = [np.size(args[i]) for i in self.shared]
+        sizes = shared_sizes + [n for step in self.steps for n in step.sizes]
+        self.array, self.tensor = _shared_memory(sum(sizes))
+        slots = np.split(self.array, np.cumsum(sizes)[:-1])
+        self.shared_slots = list(zip(self.shared, slots))
+        slots = iter(slots[len(shared_sizes) :])
+        self.item_slots, self.noise_slots = [], []
+        for step in self.steps:
+            self.item_slots += [next(slots) for _ in step.own]
+            self.noise_slots += [(generator, next(slots)) for generator, _ in step.noise]
+        self._compile(sum(shared_sizes), shared_sizes)
 
     def __call__(self, args):
-        for i, slot in self.argument_slots:
+        for i, slot in self.shared_slots:
             slot[:] = args[i].ravel() if isinstance(args[i], np.ndarray) else args[i]
+        for item, slot in zip(args[0] if self.repeated else (), self.item_slots):
+            slot[:] = item.ravel()
         for generator, slot in self.noise_slots:
             generator.standard_normal(dtype=np.float32, out=slot)
         vectors = self.compiler.pack()
+        inputs = self.tensor if ON_CPU else tf.constant(self.array)
         outputs = context.context().call_function(
-            self.compiled.name, [*vectors, tf.constant(self.inputs)], self.n_outputs
+            self.compiled.name, [*vectors, inputs, *self.outside], self.n_outputs
         )
         if self.assigns:
             self.compiler._vectors = outputs[: len(vectors)]
             outputs = outputs[len(vectors) :]
-        return tf.nest.pack_sequence_as(self.results, outputs)
+        if isinstance(self.results, tf.Tensor):  # the usual case; tf.nest takes its time
+            return outputs[0]
+        outputs = iter(outputs or [])
+        return tf.nest.map_structure(lambda t: None if t is None else next(outputs), self.results)
+
+    def _compile(self, start, shared_sizes):
+        groups = self.compiler.groups()
+
+        def program(*tensors):
+            *vectors, inputs = tensors
+            value = {}
+            for vector, group in zip(vectors, groups, strict=True):
+                value.update(zip(map(id, group), _split(vector, group), strict=True))
+            shared = tf.split(inputs[:start], shared_sizes) if shared_sizes else []
+            begin = start
+            for step, run in itertools.groupby(self.steps):
+                count = len(list(run))
+                end = begin + count * sum(step.sizes)
+                own = tf.reshape(inputs[begin:end], [count, sum(step.sizes)])
+                value, outputs = step.replay(value, shared, own)
+                begin = end
+            if self.assigns:
+                outputs = [_join([value[id(v)] for v in group]) for group in groups] + outputs
+            return outputs
+
+        sizes = [sum(v.shape.num_elements() for v in group) for group in groups]
+        specs = [tf.TensorSpec([n], g[0].dtype) for n, g in zip(sizes, groups, strict=True)]
+        specs.append(tf.TensorSpec([self.array.size], tf.float32))
+        compiled = tf.function(program, jit_compile=True, autograph=False)
+        self.compiled = compiled.get_concrete_function(*specs)
+        self.outside = self.compiled.captured_inputs  # tensors the function uses, not given to it
+        self.n_outputs = len(self.compiled.structured_outputs)
+
+
+class _Step:
+    """A function traced with one kind of arguments and rid of its variables.
+
+    Args:
+        compiler, fn: as for Compiler.function.
+        args: example arguments.
+        shared, own: positions of the arguments that are fed: those that are the same at
+            each repetition, and those that are not.
+    """
+
+    def __init__(self, compiler, fn, args, shared, own):
+        self.shared, self.own = shared, own
+        self.noise = []  # (generator, placeholder), in the order of the draws
+        graph = self.graph = self._trace(compiler, fn, args)
+        n = len(own)
+        self.own_inputs = graph.inputs[:n] + [placeholder for _, placeholder in self.noise]
+        self.shared_inputs = graph.inputs[n : n + len(shared)]
+        self.sizes = [tensor.shape.num_elements() for tensor in self.own_inputs]
+
+        with compiler.hands_off():
+            by_handle = {id(variable.handle): variable for variable in compiler.variables}
+        self.captured, self.constants = {}, {}  # by the name of the tensor inside
+        for outside, inside in graph.captures:
+            if outside.dtype != tf.resource:
+                self.constants[inside.name] = outside
+            elif id(outside) in by_handle:
+                self.captured[inside.op.name] = by_handle[id(outside)]
+            else:
+                raise UserError(
+                    f"a compiled function of {type(compiler.agent).__name__} uses a variable "
+                    "that is no attribute of the agent, nor of its networks or optimizers: "
+                    "store it there, or run with --eager"
+                )
+        self.graph_def, final = _without_variables(graph, self.captured)
+        self.assigned = {
+            id(self.captured[handle]): _full(name)
+            for handle, name in final.items()
+            if name != handle
+        }
+        results = [t for t in tf.nest.flatten(graph.structured_outputs) if t is not None]
+        self.outputs = [tensor.name for tensor in results]
+        self.used = {_full(name) for node in self.graph_def.node for name in node.input}
 
     def noise_input(self, generator, shape):
         placeholder = tf.raw_ops.Placeholder(dtype=tf.float32, shape=shape)
         self.noise.append((generator, placeholder))
         return placeholder
 
-    def _trace(self, fn, args):
+    def _trace(self, compiler, fn, args):
         """The graph of fn, as TensorFlow traces it, with variables."""
+        fed = [*self.own, *self.shared]
 
         def traced(*tensors):
-            given = dict(zip(self.fed, tensors, strict=True))
+            given = dict(zip(fed, tensors, strict=True))
             return fn(*(given.get(i, a) for i, a in enumerate(args)))
 
         global _tracing
         _tracing = self
         try:
-            with self.compiler.hands_off():
-                specs = [tf.TensorSpec(np.shape(args[i]), tf.float32) for i in self.fed]
+            with compiler.hands_off():
+                specs = [tf.TensorSpec(np.shape(args[i]), tf.float32) for i in fed]
                 return tf.function(traced, autograph=False).get_concrete_function(*specs).graph
         finally:
             _tracing = None
 
-    def _compile(self, graph, placeholders):
-        groups = self.compiler.groups()
-        with self.compiler.hands_off():
-            by_handle = {id(variable.handle): variable for variable in self.compiler.variables}
-        captured, constants = {}, {}
-        for outside, inside in graph.captures:
-            if outside.dtype != tf.resource:
-                constants[inside.name] = outside
-            elif id(outside) in by_handle:
-                captured[inside.op.name] = by_handle[id(outside)]
-            else:
-                raise UserError(
-                    f"a compiled function of {type(self.compiler.agent).__name__} uses a variable "
-                    "that is no attribute of the agent, nor of its networks or optimizers: "
-                    "store it there, or run with --eager"
-                )
-        graph_def, final = _without_variables(graph, captured)
-        assigned = {id(captured[h]): name for h, name in final.items() if name != h}
-        self.assigns = bool(assigned)
-        used = {_full(name) for node in graph_def.node for name in node.input}
-        wanted = [_full(n) for n in assigned.values()]
-        wanted += [t.name for t in tf.nest.flatten(self.results)]
+    def replay(self, value, shared, own):
+        """Do the step len(own) times, in the function being compiled.
 
-        def replayed(*tensors):
-            *vectors, inputs = tensors
-            value = {}
-            for vector, group in zip(vectors, groups, strict=True):
-                value.update(zip(map(id, group), _split(vector, group), strict=True))
-            known = dict(constants)
-            known.update({_full(handle): value[id(v)] for handle, v in captured.items()})
-            pieces = _split(inputs, placeholders)
-            known.update({p.name: piece for p, piece in zip(placeholders, pieces, strict=True)})
-            computed = [name for name in wanted if name not in known]
-            found = tf.graph_util.import_graph_def(
-                graph_def,
-                input_map={name: tensor for name, tensor in known.items() if name in used},
-                return_elements=computed,
-                name="",
-            )
-            known.update(zip(computed, found, strict=True))
-            outputs = [known[name] for name in wanted]
-            if assigned:
-                value.update(zip(assigned, outputs, strict=False))
-                vectors = [_join([value[id(v)] for v in group]) for group in groups]
-                outputs = vectors + outputs[len(assigned) :]
-            return outputs
+        Args:
+            value: dict from a variable's id to its value.
+            shared: flat tensors for the shared inputs.
+            own: (repetitions, total size) the other inputs.
 
-        sizes = [sum(v.shape.num_elements() for v in group) for group in groups]
-        specs = [tf.TensorSpec([n], g[0].dtype) for n, g in zip(sizes, groups, strict=True)]
-        specs.append(tf.TensorSpec([sum(p.shape.num_elements() for p in placeholders)], tf.float32))
-        compiled = tf.function(replayed, jit_compile=True, autograph=False)
-        self.compiled = compiled.get_concrete_function(*specs)
-        self.n_outputs = len(self.compiled.structured_outputs)
+        Returns:
+            (new value, list of what the last repetition returned)
+        """
+        if own.shape[0] == 1:
+            return self._replay_once(value, shared, own[0])
+        # A loop, because unrolled the code to compile would be as many times as long.
+        shapes = [self.graph.get_tensor_by_name(name) for name in self.outputs]
+        state = [value[i] for i in self.assigned] + [tf.zeros(t.shape, t.dtype) for t in shapes]
+
+        def body(i, *state):
+            before = {**value, **dict(zip(self.assigned, state))}
+            after, outputs = self._replay_once(before, shared, own[i])
+            return (i + 1, *(after[i] for i in self.assigned), *outputs)
+
+        n = own.shape[0]
+        _, *state = tf.while_loop(lambda i, *_: i < n, body, (0, *state), maximum_iterations=n)
+        outputs = state[len(self.assigned) :]
+        return {**value, **dict(zip(self.assigned, state))}, list(outputs)
+
+    def _replay_once(self, value, shared, own):
+        known = {_full(handle): value[id(v)] for handle, v in self.captured.items()}
+        known.update(self.constants)
+        pieces = tf.split(own, self.sizes) if self.sizes else []
+        for tensor, piece in zip(
+            self.own_inputs + self.shared_inputs, [*pieces, *shared], strict=True
+        ):
+            known[tensor.name] = tf.reshape(piece, tensor.shape)
+        wanted = [*self.assigned.values(), *self.outputs]
+        computed = [name for name in wanted if name not in known]
+        found = tf.graph_util.import_graph_def(
+            self.graph_def,
+            # identity: what comes from outside a loop's body has to be brought in by an operation
+            input_map={name: tf.identity(t) for name, t in known.items() if name in self.used},
+            return_elements=computed,
+            name="",
+        )
+        known.update(zip(computed, found, strict=True))
+        after = {**value, **{i: known[name] for i, name in self.assigned.items()}}
+        return after, [known[name] for name in self.outputs]
 
 
 def _without_variables(graph, captured):
@@ -327,6 +450,18 @@ def _write_back_first(variable, compiler):
             self.__dict__["_handle"] = handle
 
     variable.__class__ = Variable
+
+
+def _shared_memory(size):
+    """A float32 array of a size and a tensor over the same memory.
+
+    Making a new tensor for each call costs more than the call itself.
+    """
+    alignment = 64  # bytes; TensorFlow would copy from an address that is not a multiple
+    raw = np.zeros(size + alignment // 4, np.float32)
+    start = -raw.ctypes.data % alignment // 4
+    array = raw[start : start + size]
+    return array, tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _join(tensors):

