@@ -157,6 +157,8 @@ class _Function:
         self.programs = {}
 
     def __call__(self, *args):
+        if self.repeated and len(args[0]) != len(args[1]):
+            raise ValueError(f"{len(args[0])} items, but {len(args[1])} kinds")
         if self.compiler.eager:
             return self._run_eagerly(args)
         kind = tuple(_kind(a) for a in args)
@@ -173,7 +175,7 @@ class _Function:
         if not self.repeated:
             return self.fn(*args)
         items, kinds, *rest = args
-        for item, kind in zip(tf.unstack(items), kinds, strict=True):
+        for item, kind in zip(tf.unstack(items), kinds):
             results = self.fn(item, kind, *rest)
         return results
 
@@ -184,6 +186,8 @@ def _kind(argument):
         return argument.shape
     if isinstance(argument, float):
         return float
+    if isinstance(argument, tuple):
+        return tuple(_kind(a) for a in argument)
     return type(argument), argument  # with its type, because True == 1
 
 
@@ -202,13 +206,13 @@ class _Program:
         kinds = [None]
         if repeated:
             self.shared.remove(0)
-            kinds = args[1]
+            items, kinds, *rest = args
         steps = {}
         for kind in kinds:
-            if kind not in steps:
-                step_args = [args[0][0], kind, *args[2:]] if repeated else args
-                steps[kind] = _Step(compiler, fn, step_args, self.shared, [0] * repeated)
-        self.steps = [steps[kind] for kind in kinds]
+            if _kind(kind) not in steps:
+                step_args = [items[0], kind, *rest] if repeated else args
+                steps[_kind(kind)] = _Step(compiler, fn, step_args, self.shared, [0] * repeated)
+        self.steps = [steps[_kind(kind)] for kind in kinds]
         self.results = self.steps[-1].graph.structured_outputs
         self.assigns = any(step.assigned for step in self.steps)
 
