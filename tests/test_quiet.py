@@ -176,3 +176,17 @@ def test_a_log_level_that_is_asked_for_stays(fake):
 def test_pygame_does_not_greet(fake):
     code = PREPARE + "import os; print('PYGAME_HIDE_SUPPORT_PROMPT' in os.environ)"
     assert fake(code).stdout == "True\n"
+
+
+def test_scikit_learn_is_not_imported_but_can_be(python):
+    """What TensorFlow and TensorLayer import it for is not used in a run."""
+    done = python(
+        "from common import quiet\n"
+        "import sys\n"
+        "quiet.prepare(verbose=False)\n"
+        "import tensorflow, tensorlayer\n"
+        "assert not [name for name in sys.modules if name.startswith('sklearn')]\n"
+        "from sklearn.metrics import f1_score\n"
+        "assert f1_score([1], [1]) == 1\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
