@@ -17,7 +17,7 @@ TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
 TEST_EPISODES = 10  # episodes of testing, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 BATCH_SIZE = 64  # transitions in an update, in [1, inf)
-EXPLORE_STEPS = 500  # steps of uniformly random actions at the start, in [0, inf)
+EXPLORE_STEPS = 500  # up to this step, actions are uniformly random, in [0, inf)
 
 HIDDEN_DIM = 64  # units in each hidden layer, in [1, inf)
 Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)

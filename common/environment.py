@@ -68,6 +68,10 @@ class Environment:
         self.action_space = _symmetric_space(env.action_space, self.env_id)
         box = env.action_space
         self._low, self._high, self._shape, self._dtype = box.low, box.high, box.shape, box.dtype
+        if rebuild is not None and box.dtype == np.float32:
+            # gym 0.26 hands Pendulum's torque to pygame, which takes NumPy's float64 (a Python
+            # float) for a number and its float32 not; from NumPy 2 on it would stay float32.
+            self._dtype = np.dtype(np.float64)
         centre = ((box.low.astype(np.float64) + box.high) / 2).astype(box.dtype)
         self._centre = centre if centre.any() else None
 
@@ -199,6 +203,9 @@ def make(env_id, render=False):
     made, or the networks cannot play it.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "hide")
+    # Or SDL draws through OpenGL, whose software drivers bring an LLVM of their own, which
+    # gets mixed up with the one in TensorFlow: a segmentation fault.
+    os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     library, env_id = _find(env_id)
     build = functools.partial(_build, library, env_id.rpartition(":")[2])
     try:

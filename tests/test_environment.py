@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import time
 import types
 
 import gym
@@ -810,7 +812,7 @@ def test_a_display_that_does_not_answer(env_id, driver):
         "same = (env.reset(seed=1) == twin.reset(seed=1)).all()\n"
         "print(same, (env.step([1.])[0] == twin.step([1.])[0]).all(), env.unwrapped.render_mode)\n"
     )
-    surroundings = {**os.environ, "DISPLAY": ":77", "PYTHONWARNINGS": ""}
+    surroundings = {**os.environ, "DISPLAY": ":9977", "PYTHONWARNINGS": ""}
     surroundings.pop("SDL_VIDEODRIVER", None)
     surroundings.pop("WAYLAND_DISPLAY", None)
     if driver:
@@ -865,3 +867,42 @@ def test_gyms_warnings_about_an_id_stay_off_the_screen(recwarn):
     make("Aged-v1")  # "is out of date"
     make("Aged")  # "using the latest versioned environment"
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_a_window_gets_actions_that_pygame_can_draw():
+    """gym 0.26 passes the torque on to pygame, which takes NumPy's float64 and not its float32."""
+    given = []
+    env = gym.make("Pendulum-v1", disable_env_checker=True)
+    step = env.step
+    env.step = lambda action: given.append(action) or step(action)
+    for rebuild in (None, lambda: env):
+        wrapped = Environment(env, rebuild=rebuild)
+        wrapped.reset()
+        wrapped.step(np.array([0.5], np.float32))
+    assert [action.dtype for action in given] == [np.float32, np.float64]
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="needs a virtual display, Xvfb")
+def test_a_real_window_beside_tensorflow():
+    """SDL's OpenGL drivers and TensorFlow in one process end in a segmentation fault."""
+    code = (
+        "from common import quiet\n"
+        "quiet.prepare(verbose=False)\n"
+        "from common.environment import make\n"
+        "import numpy as np, pygame\n"
+        "env = make('Pendulum-v1', render=True)\n"
+        "env.reset()\n"
+        "for _ in range(3): env.step(np.array([1.0], np.float32)); env.render()\n"
+        "print(pygame.display.get_driver(), pygame.display.get_surface().get_size())\n"
+    )
+    with subprocess.Popen(["Xvfb", ":93"], stderr=subprocess.DEVNULL) as screen:
+        try:
+            time.sleep(2)
+            variables = {k: v for k, v in os.environ.items() if k != "SDL_VIDEODRIVER"}
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=ROOT, env=variables | {"DISPLAY": ":93"},
+                capture_output=True, text=True, timeout=120,
+            )
+        finally:
+            screen.terminate()
+    assert (done.returncode, done.stdout) == (0, "x11 (500, 500)\n")

@@ -5,7 +5,7 @@ would hide, with targets that differ from their networks, on a ring that has bee
 overwritten. Agent and reference then learn from the same batches with the same noise.
 
 float32 and float64 part where a derivative is taken next to a kink of ReLU, min or clip, for
-they may see its two sides. With the seed chosen, none of the runs passes one closer than 1e-5.
+they may see its two sides. With the seeds chosen, no run takes one closer than 8e-6 to a kink.
 """
 
 import copy
@@ -25,7 +25,7 @@ from common.replay_buffer import ReplayBuffer
 
 STATE_DIM, HIDDEN_DIM, BATCH_SIZE = 3, 8, 16
 CAPACITY, PUSHED = 40, 53  # the ring, and the transitions that went into it
-TOLERANCE = 5e-5  # measured: 1e-6 in weights, 3e-6 in losses, 2e-5 in moments of Adam
+TOLERANCE = 5e-5  # measured: 1e-6 in weights, 2e-6 in losses, 2e-5 in actions, moments, log_prob
 
 TD3_SETTINGS = {"eval_noise_scale": 0.8, "reward_scale": 2.0, "gamma": 0.8, "soft_tau": 0.05}
 SAC_SETTINGS = {"reward_scale": 2.0, "target_entropy": -0.4, "gamma": 0.8, "soft_tau": 0.05}
@@ -323,7 +323,6 @@ def test_eager_and_compiled_follow_the_reference_and_agree(monkeypatch, kind, op
     "kind, n_updates, options",
     [
         (DDPGPair, 2, VECTOR),
-        (TD3Pair, 2, {"interval": 2, **SHARED}),
         (TD3Pair, 3, {"interval": 3}),
         (SACPair, 3, {"settings": FIXED_ALPHA, **SHARED}),
     ],
@@ -336,7 +335,7 @@ def test_compiled_updates_follow_the_reference(monkeypatch, kind, n_updates, opt
 @pytest.mark.parametrize("interval", [1, 2, 3])
 def test_td3_delays_policy_and_targets(monkeypatch, interval, n_updates):
     """Wherever their turn falls in a call of several updates."""
-    pair = TD3Pair(monkeypatch, eager=True, interval=interval, **SHARED)
+    pair = TD3Pair(monkeypatch, eager=True, seed=2, interval=interval, **SHARED)
     pair.run(6 // n_updates, n_updates, checks=())
     assert int(pair.agent.policy_optimizer.iterations) == 6 // interval
 
