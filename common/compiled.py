@@ -8,12 +8,13 @@ Adam's slots). `Compiler` therefore goes one step further:
 
 1. trace the function as TensorFlow always does, reads and assignments included;
 2. replay the traced graph with each variable replaced by a slice of one flat
-   vector and each assignment by the slice's new value;
-3. let XLA compile the replayed graph: vector in, vector out, no variables.
+   vector and each assignment by the slice's new value (large variables are
+   vectors of their own: copying them would cost more than an argument);
+3. let XLA compile the replayed graph: vectors in, vectors out, no variables.
 
 The traced lines are the lines a reader sees; nothing is written twice. While
-the vector is ahead of the variables, touching any of them (reading, assigning,
-calling a network that holds it) first writes the vector back, and the next
+the vectors are ahead of the variables, touching any of them (reading, assigning,
+calling a network that holds it) first writes the vectors back, and the next
 compiled call packs them again: nobody sees old values. The one exception is a
 tf.function of your own that reads the variables: it holds them from its tracing
 on, unnoticed, so call `agent.compiler.unpack()` before you call it.
@@ -31,6 +32,8 @@ from common.networks import variables_of
 
 # On a CPU a call is over when it returns, so the next may write where this one's input was.
 ON_CPU = not tf.config.list_physical_devices("GPU")
+
+LARGE = 16384  # elements; from here on, a variable is a vector of its own
 
 _tracing = None  # the step being traced: standard_normal() asks it for an input
 
@@ -65,7 +68,7 @@ class Compiler:
         self.agent = agent
         self.eager = eager
         self._variables = None
-        self._vectors = None  # the variables' values by dtype, while these are the newer ones
+        self._vectors = None  # the variables' values by group, while these are the newer ones
         self._hands_off = False  # while tracing or copying, variables are used as they are
 
     def function(self, fn, announce=None):
@@ -110,10 +113,11 @@ class Compiler:
         return self._variables
 
     def groups(self):
-        """The variables by dtype: those of one group share a vector."""
+        """The variables by dtype, large ones apart: those of one group share a vector."""
         groups = {}
         for variable in self.variables:
-            groups.setdefault(variable.dtype, []).append(variable)
+            large = variable.shape.num_elements() >= LARGE
+            groups.setdefault(id(variable) if large else variable.dtype, []).append(variable)
         return list(groups.values())
 
     def pack(self):
@@ -214,7 +218,11 @@ class _Program:
                 steps[_kind(kind)] = _Step(compiler, fn, step_args, self.shared, [0] * repeated)
         self.steps = [steps[_kind(kind)] for kind in kinds]
         self.results = self.steps[-1].graph.structured_outputs
-        self.assigns = any(step.assigned for step in self.steps)
+        assigned = {i for step in self.steps for i in step.assigned}
+        used = assigned | {id(v) for step in self.steps for v in step.captured.values()}
+        groups = compiler.groups()
+        self.taken = [k for k, group in enumerate(groups) if used & set(map(id, group))]
+        self.given = [k for k in self.taken if assigned & set(map(id, groups[k]))]
 
         shared_sizes = [np.size(args[i]) for i in self.shared]
         sizes = shared_sizes + [n for step in self.steps for n in step.sizes]
@@ -238,11 +246,15 @@ class _Program:
         vectors = self.compiler.pack()
         inputs = self.tensor if ON_CPU else tf.constant(self.array)
         outputs = context.context().call_function(
-            self.compiled.name, [*vectors, inputs, *self.outside], self.n_outputs
+            self.compiled.name,
+            [*(vectors[k] for k in self.taken), inputs, *self.outside],
+            self.n_outputs,
         )
-        if self.assigns:
-            self.compiler._vectors = outputs[: len(vectors)]
-            outputs = outputs[len(vectors) :]
+        if self.given:
+            self.compiler._vectors = vectors = list(vectors)
+            for k, vector in zip(self.given, outputs):
+                vectors[k] = vector
+            outputs = outputs[len(self.given) :]
         if isinstance(self.results, tf.Tensor):  # the usual case; tf.nest takes its time
             return outputs[0]
         outputs = iter(outputs or [])
@@ -250,11 +262,12 @@ class _Program:
 
     def _compile(self, start, shared_sizes):
         groups = self.compiler.groups()
+        taken, given = [groups[k] for k in self.taken], [groups[k] for k in self.given]
 
         def program(*tensors):
             *vectors, inputs = tensors
             value = {}
-            for vector, group in zip(vectors, groups, strict=True):
+            for vector, group in zip(vectors, taken, strict=True):
                 value.update(zip(map(id, group), _split(vector, group), strict=True))
             shared = tf.split(inputs[:start], shared_sizes) if shared_sizes else []
             begin = start
@@ -264,12 +277,10 @@ class _Program:
                 own = tf.reshape(inputs[begin:end], [count, sum(step.sizes)])
                 value, outputs = step.replay(value, shared, own)
                 begin = end
-            if self.assigns:
-                outputs = [_join([value[id(v)] for v in group]) for group in groups] + outputs
-            return outputs
+            return [_join([value[id(v)] for v in group]) for group in given] + outputs
 
-        sizes = [sum(v.shape.num_elements() for v in group) for group in groups]
-        specs = [tf.TensorSpec([n], g[0].dtype) for n, g in zip(sizes, groups, strict=True)]
+        sizes = [sum(v.shape.num_elements() for v in group) for group in taken]
+        specs = [tf.TensorSpec([n], g[0].dtype) for n, g in zip(sizes, taken, strict=True)]
         specs.append(tf.TensorSpec([self.array.size], tf.float32))
         compiled = tf.function(program, jit_compile=True, autograph=False)
         self.compiled = compiled.get_concrete_function(*specs)
