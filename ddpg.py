@@ -28,9 +28,39 @@ UPDATE_ITR = 1  # updates after each step, in [1, inf)
 NOISE = "gaussian"  # exploration noise (ou: Ornstein-Uhlenbeck), one of gaussian, ou
 VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, inf)
 OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
+VAR_DECAY = 0.9995  # factor of that deviation at each update, in (0, 1]
+CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
+
+# Not in the chapter; with these values, as the chapter has it:
+EXPLORE_STEPS = 0  # up to this step, actions are uniformly random, in [0, inf)
+LEARN_AFTER = 0  # transitions stored before learning starts (0: a full memory), in [0, inf)
+UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
+WEIGHT_INIT = "normal"  # N(0, 0.3), or uniform as in the papers, one of normal, fan_in
 
 MODEL_DIR = "model"  # folder of the weights
 IMAGE_DIR = "image"  # folder of the curves
+
+PRESETS = {
+    # Lillicrap et al., 2016: section 7, "Experiment Details", without batch normalisation,
+    # weight decay and the late entry of the action into the critic
+    "paper": {
+        "MAX_STEPS": 1000,  # the tasks' own limit
+        "LR_A": 1e-4,
+        "LR_C": 1e-3,
+        "GAMMA": 0.99,
+        "TAU": 0.001,
+        "MEMORY_CAPACITY": 1_000_000,
+        "BATCH_SIZE": 64,
+        "HIDDEN_DIM": 300,  # the paper: 400, then 300
+        "NOISE": "ou",
+        "VAR": 0.365,  # of the range; sigma 0.2 / sqrt(2 theta), with theta 0.15
+        "VAR_DECAY": 1.0,
+        "EXPLORE_STEPS": 1000,  # the paper does not say; as Fujimoto et al., 2018
+        "LEARN_AFTER": 1000,  # the same
+        "UNIT_ACTIONS": True,
+        "WEIGHT_INIT": "fan_in",
+    },
+}
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once
 
@@ -45,7 +75,7 @@ import tensorlayer as tl
 from common import report, weights
 from common.compiled import Compiler
 from common.environment import make
-from common.networks import networks_of
+from common.networks import fan_in, networks_of
 
 
 class OrnsteinUhlenbeck:
@@ -105,6 +135,8 @@ class DDPG:
 
         W_init = tf.random_normal_initializer(mean=0, stddev=0.3)
         b_init = tf.constant_initializer(0.1)
+        if WEIGHT_INIT == "fan_in":
+            W_init, b_init = fan_in, tf.constant_initializer(0.0)
         number = next(DDPG.count)
 
         def get_actor(input_state_shape, name=""):
@@ -165,7 +197,8 @@ class DDPG:
         self.actor_opt.build(self.actor.trainable_weights)
         self.critic_opt.build(self.critic.trainable_weights)
 
-        self.losses = None  # of the last update: the critic's, the actor's
+        self.losses = None  # and mean Q, of the last update
+        self.loss_names = ["loss/critic", "loss/actor", "q/mean"]
         self.compiler = Compiler(self, eager=args.eager)
         self._act = self.compiler.function(self.actor)
         self._learn = self.compiler.repeated(lambda bt, _: self._update_from(bt), report.COMPILING)
@@ -193,12 +226,16 @@ class DDPG:
             noise = self.generator.standard_normal(self.action_dim)
         return np.clip(a + self.var * noise, -self.action_range, self.action_range)
 
+    def sample_action(self):
+        """A uniformly random action (action_dim,)."""
+        return self.action_range * self.generator.uniform(-1, 1, self.action_dim)
+
     def learn(self, n_updates=1):
         """Update critic, actor and targets n_updates times, each time from a new batch.
 
         The batches are drawn from the whole memory, or from what is stored of it.
         """
-        self.var *= 0.9995**n_updates
+        self.var *= VAR_DECAY**n_updates
         stored = min(self.pointer, MEMORY_CAPACITY)
         indices = self.generator.integers(stored, size=(n_updates, BATCH_SIZE))
         self.losses = self._learn(self.memory[indices], (None,) * n_updates)
@@ -218,6 +255,7 @@ class DDPG:
             y = br + GAMMA * (1 - bd) * q_
             q = self.critic([bs, ba])
             td_error = tf.reduce_mean(tf.square(y - q))
+        q_mean = tf.reduce_mean(q)
         c_grads = tape.gradient(td_error, self.critic.trainable_weights)
         self.critic_opt.apply_gradients(zip(c_grads, self.critic.trainable_weights))
 
@@ -229,7 +267,7 @@ class DDPG:
         a_grads = tape.gradient(a_loss, self.actor.trainable_weights)
         self.actor_opt.apply_gradients(zip(a_grads, self.actor.trainable_weights))
         self.ema_update()
-        return tf.stack([td_error, a_loss])
+        return tf.stack([td_error, a_loss, q_mean])
 
     def store_transition(self, s, a, r, s_, done=False):
         """Store one transition; the oldest is overwritten once the memory is full.
@@ -249,13 +287,13 @@ class DDPG:
 
     def save(self):
         """Save all networks; returns the file's path."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
         return path
 
     def load(self):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
         targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
         for average, target in zip(self.averages, targets):
@@ -263,7 +301,7 @@ class DDPG:
 
 
 if __name__ == "__main__":
-    env = make(ENV_ID, render=RENDER)
+    env = make(ENV_ID, render=RENDER, unit_actions=UNIT_ACTIONS)
     ENV_ID = env.env_id
 
     # seeds, for results that repeat
@@ -279,31 +317,36 @@ if __name__ == "__main__":
     agent = DDPG(action_dim, state_dim, action_range)
 
     if args.train:
-        log = report.Training(agent, ALG_NAME, ENV_ID, RANDOM_SEED, IMAGE_DIR, TRAIN_EPISODES)
-        with log:
-            for episode in range(TRAIN_EPISODES):
+        with report.Training(agent, env, args, globals()) as log:
+            frame_idx = log.steps  # 0, unless resumed
+            for episode in range(log.episodes_done, TRAIN_EPISODES):
                 state = env.reset()
                 agent.reset_noise()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
                     if RENDER:
                         env.render()
-                    action = agent.get_action(state)  # with exploration noise
+                    if frame_idx >= EXPLORE_STEPS:
+                        action = agent.get_action(state)  # with exploration noise
+                    else:
+                        action = agent.sample_action()
                     state_, reward, done, info = env.step(action)
                     agent.store_transition(state, action, reward, state_, done)
 
-                    if agent.pointer > MEMORY_CAPACITY:
+                    if agent.pointer > (LEARN_AFTER or MEMORY_CAPACITY):
                         agent.learn(UPDATE_ITR)
 
                     state = state_
                     episode_reward += reward
+                    frame_idx += 1
                     if done or info["TimeLimit.truncated"]:
                         break
-                log.episode(episode_reward)
+                log.episode(episode_reward, step + 1, noise_scale=agent.var)
 
     if args.test:
         agent.load()
-        env = make(ENV_ID, render=True)
+        env = make(ENV_ID, render=True, record=report.film_path(args, globals()),
+                   unit_actions=UNIT_ACTIONS)
         env.seed(RANDOM_SEED)
         t0 = time.time()
         rewards = []
@@ -319,3 +362,4 @@ if __name__ == "__main__":
             rewards.append(episode_reward)
             report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
         report.test_summary(rewards)
+        env.close()

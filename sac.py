@@ -30,9 +30,35 @@ AUTO_ENTROPY = True  # learn alpha; without, alpha is 1
 REWARD_SCALE = 1.0  # factor of the standardised rewards, in (0, inf)
 REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, inf)
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
+CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
+
+# Not in the chapter; with these values, as the chapter has it:
+STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
+UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
+WEIGHT_INIT = "small"  # the Qs' uniform weights, up to 0.003 or fan-in, one of small, fan_in
 
 MODEL_DIR = "model"  # folder of the weights
 IMAGE_DIR = "image"  # folder of the curves
+
+PRESETS = {
+    # Haarnoja et al., 2018, arXiv:1812.05905: table 1 of the appendix
+    "paper": {
+        "MAX_STEPS": 1000,  # the tasks' own limit
+        "BATCH_SIZE": 256,
+        "EXPLORE_STEPS": 1000,  # the authors' code
+        "HIDDEN_DIM": 256,
+        "SOFT_Q_LR": 3e-4,
+        "POLICY_LR": 3e-4,
+        "ALPHA_LR": 3e-4,
+        "GAMMA": 0.99,
+        "SOFT_TAU": 0.005,
+        "REPLAY_BUFFER_SIZE": 1_000_000,
+        "UPDATE_ITR": 1,
+        "STANDARDISE_REWARDS": False,
+        "UNIT_ACTIONS": True,  # the target entropy, -action_dim, is meant for them
+        "WEIGHT_INIT": "fan_in",  # small weights would keep the Qs flat for thousands of steps
+    },
+}
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once
 
@@ -48,7 +74,7 @@ from tensorlayer.models import Model
 from common import report, weights
 from common.compiled import Compiler, standard_normal
 from common.environment import make
-from common.networks import connect, networks_of
+from common.networks import connect, fan_in, networks_of
 from common.replay_buffer import ReplayBuffer
 
 Normal = tfp.distributions.Normal
@@ -67,6 +93,8 @@ class SoftQNetwork(Model):
         super().__init__()
         input_dim = num_inputs + num_actions
         w_init = tf.random_uniform_initializer(-init_w, init_w)
+        if WEIGHT_INIT == "fan_in":
+            w_init = fan_in
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
@@ -216,7 +244,8 @@ class SAC:
         self.policy_optimizer.build(self.policy_net.trainable_weights)
         self.alpha_optimizer.build([self.log_alpha])
 
-        self.losses = None  # of the last update: both Q networks', the policy's, alpha's
+        self.losses = None  # of the last update, with mean Q and alpha
+        self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "loss/alpha", "q/mean", "alpha"]
         self.compiler = Compiler(self, eager=args.eager)
         self.policy_net.infer = self.compiler.function(self.policy_net.act)
         self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
@@ -239,7 +268,7 @@ class SAC:
 
         Args:
             batch_size: transitions in a batch.
-            reward_scale: factor of the rewards, standardised over the batch.
+            reward_scale: factor of the rewards (standardised over the batch, see the constants).
             auto_entropy: learn alpha; if not, alpha is 1.
             target_entropy: what the policy's entropy is steered to (kappa in 6.29).
             gamma: discount factor.
@@ -256,9 +285,11 @@ class SAC:
         state, action, reward, next_state, done = self.replay_buffer.columns(batch)
 
         # rewards standardised over the batch; 1e-6 for batches of equal rewards
-        reward = reward_scale * (reward - tf.reduce_mean(reward, axis=0)) / (
-            tf.math.reduce_std(reward, axis=0) + 1e-6
-        )
+        if STANDARDISE_REWARDS:
+            reward = (reward - tf.reduce_mean(reward, axis=0)) / (
+                tf.math.reduce_std(reward, axis=0) + 1e-6
+            )
+        reward = reward_scale * reward
 
         # Training the Q functions: the soft target of (6.25)
         new_next_action, next_log_prob, _, _, _ = self.policy_net.evaluate(next_state)
@@ -310,22 +341,24 @@ class SAC:
                                                           self.target_soft_q_net1, soft_tau)
         self.target_soft_q_net2 = self.target_soft_update(self.soft_q_net2,
                                                           self.target_soft_q_net2, soft_tau)
-        return tf.stack([q_value_loss1, q_value_loss2, policy_loss, alpha_loss])
+        q_mean = tf.reduce_mean(predicted_q_value1)
+        return tf.stack([q_value_loss1, q_value_loss2, policy_loss, alpha_loss, q_mean,
+                         self.alpha])
 
     def save(self):
         """Save all networks; returns the file's path."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
         return path
 
     def load(self):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
 
 
 if __name__ == "__main__":
-    env = make(ENV_ID, render=RENDER)
+    env = make(ENV_ID, render=RENDER, unit_actions=UNIT_ACTIONS)
     ENV_ID = env.env_id
     state_dim = env.observation_space.shape[0]
     action_dim = env.action_space.shape[0]
@@ -342,10 +375,9 @@ if __name__ == "__main__":
                 SOFT_Q_LR, POLICY_LR, ALPHA_LR)
 
     if args.train:
-        frame_idx = 0
-        log = report.Training(agent, ALG_NAME, ENV_ID, RANDOM_SEED, IMAGE_DIR, TRAIN_EPISODES)
-        with log:
-            for episode in range(TRAIN_EPISODES):
+        with report.Training(agent, env, args, globals()) as log:
+            frame_idx = log.steps  # 0, unless resumed
+            for episode in range(log.episodes_done, TRAIN_EPISODES):
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
@@ -366,11 +398,12 @@ if __name__ == "__main__":
                                      GAMMA, SOFT_TAU, n_updates=UPDATE_ITR)
                     if done or info["TimeLimit.truncated"]:
                         break
-                log.episode(episode_reward)
+                log.episode(episode_reward, step + 1)
 
     if args.test:
         agent.load()
-        env = make(ENV_ID, render=True)
+        env = make(ENV_ID, render=True, record=report.film_path(args, globals()),
+                   unit_actions=UNIT_ACTIONS)
         env.seed(RANDOM_SEED)
         t0 = time.time()
         rewards = []
@@ -387,3 +420,4 @@ if __name__ == "__main__":
             rewards.append(episode_reward)
             report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
         report.test_summary(rewards)
+        env.close()

@@ -31,9 +31,39 @@ EVAL_NOISE_SCALE = 0.5  # the same of target policy smoothing, in [0, inf)
 REWARD_SCALE = 1.0  # factor of the standardised rewards, in (0, inf)
 REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, inf)
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
+CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
+
+# Not in the chapter; with these values, as the chapter has it:
+STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
+CLIP_ACTIONS = False  # no noise carries an action beyond the range (errata E10)
+UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
+WEIGHT_INIT = "small"  # uniform weights, up to 0.003 or the papers' fan-in, one of small, fan_in
 
 MODEL_DIR = "model"  # folder of the weights
 IMAGE_DIR = "image"  # folder of the curves
+
+PRESETS = {
+    # Fujimoto et al., 2018: the appendix' table of hyper-parameters and section 6.1
+    "paper": {
+        "MAX_STEPS": 1000,  # the tasks' own limit
+        "BATCH_SIZE": 100,
+        "EXPLORE_STEPS": 1000,  # 10000 for HalfCheetah and Ant
+        "HIDDEN_DIM": 300,  # the paper: 400, then 300
+        "Q_LR": 1e-3,
+        "POLICY_LR": 1e-3,
+        "GAMMA": 0.99,
+        "SOFT_TAU": 0.005,
+        "POLICY_TARGET_UPDATE_INTERVAL": 2,
+        "EXPLORE_NOISE_SCALE": 0.1,  # of the range
+        "EVAL_NOISE_SCALE": 0.2,  # of the range; the paper clips it at 0.5, evaluate() at 0.4
+        "REPLAY_BUFFER_SIZE": 1_000_000,
+        "UPDATE_ITR": 1,
+        "STANDARDISE_REWARDS": False,
+        "CLIP_ACTIONS": True,  # algorithm 1 of the authors' code
+        "UNIT_ACTIONS": True,  # so that noise is in shares of the range
+        "WEIGHT_INIT": "fan_in",  # PyTorch's default, which the authors used
+    },
+}
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once
 
@@ -48,7 +78,7 @@ from tensorlayer.models import Model
 from common import report, weights
 from common.compiled import Compiler, standard_normal
 from common.environment import make
-from common.networks import connect, networks_of
+from common.networks import connect, fan_in, networks_of
 from common.replay_buffer import ReplayBuffer
 
 
@@ -65,6 +95,8 @@ class QNetwork(Model):
         super().__init__()
         input_dim = num_inputs + num_actions
         w_init = tf.random_uniform_initializer(-init_w, init_w)
+        if WEIGHT_INIT == "fan_in":
+            w_init = fan_in
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
@@ -94,6 +126,8 @@ class PolicyNetwork(Model):
     def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3):
         super().__init__()
         w_init = tf.random_uniform_initializer(-init_w, init_w)
+        if WEIGHT_INIT == "fan_in":
+            w_init = fan_in
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=num_inputs, name="policy1")
@@ -137,6 +171,8 @@ class PolicyNetwork(Model):
         noise = standard_normal(self.generator, action.shape) * eval_noise_scale
         noise = tf.clip_by_value(noise, -eval_noise_clip, eval_noise_clip)
         action = action + noise
+        if CLIP_ACTIONS:
+            action = tf.clip_by_value(action, -self.action_range, self.action_range)
         return action
 
     def get_action(self, state, explore_noise_scale, greedy=False):
@@ -146,7 +182,10 @@ class PolicyNetwork(Model):
         if greedy:
             return action
         noise = self.generator.standard_normal(self.num_actions, dtype=np.float32)
-        return action + explore_noise_scale * noise
+        action = action + explore_noise_scale * noise
+        if CLIP_ACTIONS:
+            action = np.clip(action, -self.action_range, self.action_range)
+        return action
 
     def sample_action(self):
         """A uniformly random action (num_actions,)."""
@@ -198,7 +237,8 @@ class TD3:
         self.q_optimizer2.build(self.q_net2.trainable_weights)
         self.policy_optimizer.build(self.policy_net.trainable_weights)
 
-        self.losses = None  # of the last update: both Q networks', the policy's (0 when delayed)
+        self.losses = None  # and mean Q, of the last update; the policy's is 0 when delayed
+        self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "q/mean"]
         self.compiler = Compiler(self, eager=args.eager)
         self.policy_net.infer = self.compiler.function(self.policy_net.forward)
         self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
@@ -222,7 +262,7 @@ class TD3:
         Args:
             batch_size: transitions in a batch.
             eval_noise_scale: standard deviation of target policy smoothing (6.16).
-            reward_scale: factor of the rewards, standardised over the batch.
+            reward_scale: factor of the rewards (standardised over the batch, see the constants).
             gamma: discount factor.
             soft_tau: share of the networks in the soft updates of their targets.
             n_updates: how many updates to make in one compiled call.
@@ -247,9 +287,11 @@ class TD3:
         )  # clipped normal noise
 
         # rewards standardised over the batch; 1e-6 for batches of equal rewards
-        reward = reward_scale * (reward - tf.reduce_mean(reward, axis=0)) / (
-            tf.math.reduce_std(reward, axis=0) + 1e-6
-        )
+        if STANDARDISE_REWARDS:
+            reward = (reward - tf.reduce_mean(reward, axis=0)) / (
+                tf.math.reduce_std(reward, axis=0) + 1e-6
+            )
+        reward = reward_scale * reward
 
         # Training the Q functions
         target_q_input = tf.concat([next_state, new_next_action], 1)
@@ -291,22 +333,23 @@ class TD3:
             self.target_q_net2 = self.target_soft_update(self.q_net2, self.target_q_net2, soft_tau)
             self.target_policy_net = self.target_soft_update(self.policy_net,
                                                              self.target_policy_net, soft_tau)
-        return tf.stack([q_value_loss1, q_value_loss2, policy_loss])
+        q_mean = tf.reduce_mean(predicted_q_value1)
+        return tf.stack([q_value_loss1, q_value_loss2, policy_loss, q_mean])
 
     def save(self):
         """Save all networks; returns the file's path."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
         return path
 
     def load(self):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID)
+        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
 
 
 if __name__ == "__main__":
-    env = make(ENV_ID, render=RENDER)
+    env = make(ENV_ID, render=RENDER, unit_actions=UNIT_ACTIONS)
     ENV_ID = env.env_id
     state_dim = env.observation_space.shape[0]
     action_dim = env.action_space.shape[0]
@@ -323,10 +366,9 @@ if __name__ == "__main__":
                 POLICY_TARGET_UPDATE_INTERVAL, Q_LR, POLICY_LR)
 
     if args.train:
-        frame_idx = 0
-        log = report.Training(agent, ALG_NAME, ENV_ID, RANDOM_SEED, IMAGE_DIR, TRAIN_EPISODES)
-        with log:
-            for episode in range(TRAIN_EPISODES):
+        with report.Training(agent, env, args, globals()) as log:
+            frame_idx = log.steps  # 0, unless resumed
+            for episode in range(log.episodes_done, TRAIN_EPISODES):
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
@@ -347,11 +389,12 @@ if __name__ == "__main__":
                                      n_updates=UPDATE_ITR)
                     if done or info["TimeLimit.truncated"]:
                         break
-                log.episode(episode_reward)
+                log.episode(episode_reward, step + 1, noise_scale=EXPLORE_NOISE_SCALE)
 
     if args.test:
         agent.load()
-        env = make(ENV_ID, render=True)
+        env = make(ENV_ID, render=True, record=report.film_path(args, globals()),
+                   unit_actions=UNIT_ACTIONS)
         env.seed(RANDOM_SEED)
         t0 = time.time()
         rewards = []
@@ -368,3 +411,4 @@ if __name__ == "__main__":
             rewards.append(episode_reward)
             report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
         report.test_summary(rewards)
+        env.close()

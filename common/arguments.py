@@ -24,12 +24,21 @@ from dataclasses import dataclass
 from common import quiet
 from common.errors import UserError
 
+# What is no constant of the algorithm: flag -> (value when it is not given, metavar of an
+# optional value and what stands for it when it is left out, help).
 _RUN = {
-    "--train": "train, save the weights and the reward curve",
-    "--test": "play with the saved weights, after training if both",
-    "--eager": "run updates uncompiled: slow, but breakpoints work",
-    "--verbose": "show the logs of TensorFlow and the other packages",
+    "--train": (False, None, "train, save the weights and the reward curve"),
+    "--test": (False, None, "play with the saved weights, after training if both"),
+    "--preset": ("chapter", ("NAME",), "set of constants; other flags override it; "),
+    "--resume": (False, None, "with --train: go on where a training was stopped or killed"),
+    "--tensorboard": (None, ("DIR", "runs"), "with --train: write curves for TensorBoard "
+                      "(folder: runs)"),
+    "--record": (None, ("FILE", ""), "with --test: film the first episode, no display needed "
+                 "(.gif or .mp4; default: a .gif in the folder of the curves)"),
+    "--eager": (False, None, "run updates uncompiled: slow, but breakpoints work"),
+    "--verbose": (False, None, "show the packages' logs, and tracebacks"),
 }
+_NEEDS = {"resume": "train", "tensorboard": "train", "record": "test"}
 _SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes"}
 _BOUND = r"(-?(?:inf|\d[\d.e+-]*))"
 _INTERVAL = re.compile(rf"\b(in ([\[(]){_BOUND}, {_BOUND}([\])]))")
@@ -46,8 +55,9 @@ def parse(namespace, argv=None):
     float, bool or str) with a comment on its line. The comment is the meaning; it may
     end in an interval, `in [0, 1]`, `in (0, inf)`, or a choice, `one of a, b`: enforced.
 
-    In a script that is run, Ctrl-C and SIGTERM become SystemExit from here on (status
-    130 and 143), a UserError is printed as one line, and the packages are silenced.
+    In a script that is run, Ctrl-C, SIGTERM and a closed terminal become SystemExit from
+    here on (status 130, 143, 129), a UserError is printed as one line, and the packages
+    are silenced.
 
     Args:
         namespace: the script's globals().
@@ -55,8 +65,12 @@ def parse(namespace, argv=None):
             command line if the script is run; if it is imported, nothing is parsed
             and the constants stay as they are.
 
+    A script may have a dict PRESETS: name -> {constant's name: value}. `--preset NAME`
+    takes its values for those of the constants; single flags override both.
+
     Returns:
-        Namespace of four bools: train, test, eager, verbose.
+        Namespace: train, test, resume, eager, verbose (bool), preset (str), tensorboard
+        (None or a folder), record (None, a file, or "" for the usual one).
 
     Raises:
         SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
@@ -66,17 +80,23 @@ def parse(namespace, argv=None):
     is_script = namespace["__name__"] == "__main__" and "__file__" in namespace
     if argv is None:
         if not is_script:
-            return argparse.Namespace(train=False, test=False, eager=False, verbose=False)
+            defaults = {flag[2:]: default for flag, (default, _, _) in _RUN.items()}
+            return argparse.Namespace(**defaults)
         argv = sys.argv[1:]
     title, constants = _read(namespace)
-    parser = _parser(os.path.basename(namespace["__file__"]), title, constants)
+    presets = {"chapter": {}, **namespace.get("PRESETS", {})}
+    parser = _parser(os.path.basename(namespace["__file__"]), title, constants, presets)
     args, unknown = parser.parse_known_args(_join_negative_numbers(argv))
     if unknown:
         parser.error(_did_you_mean(unknown[0], constants, parser.prog))
+    if args.preset not in presets:
+        names = " or ".join(presets)
+        parser.error(f"--preset must be {names}, got {_on_one_line(args.preset)}")
+    preset = presets[args.preset]
     values = {}
     for constant in constants:
         given = vars(args).pop(constant.name, None)  # None: the flag was not used
-        value = namespace[constant.name] if given is None else given
+        value = preset.get(constant.name, namespace[constant.name]) if given is None else given
         try:
             values[constant.name] = constant.checked(value)
         except ValueError as error:
@@ -85,9 +105,12 @@ def parse(namespace, argv=None):
     if not (args.train or args.test):
         parser.print_usage(sys.stderr)
         parser.error(f"--train or --test is needed, or both; {parser.prog} --help lists all flags")
+    for flag, needed in _NEEDS.items():
+        if getattr(args, flag) not in (None, False) and not getattr(args, needed):
+            parser.error(f"--{flag} needs --{needed}")
     namespace.update(values)
     if is_script:
-        _print_user_errors_on_one_line(parser.prog)
+        _print_user_errors_on_one_line(parser.prog, args.verbose)
         _exit_on_signals()
         quiet.prepare(args.verbose)
     return args
@@ -182,7 +205,7 @@ def _read(namespace):
     return (ast.get_docstring(tree) or "").partition("\n")[0], constants
 
 
-def _parser(prog, title, constants):
+def _parser(prog, title, constants, presets):
     # The flags' column leaves room for the words; a longer flag has a line of its own.
     layout = {"width": min(shutil.get_terminal_size().columns - 1, 100), "max_help_position": 28}
     parser = _Parser(
@@ -194,8 +217,15 @@ def _parser(prog, title, constants):
         add_help=False,
     )
     group = parser.add_argument_group("run")
-    for flag, text in _RUN.items():
-        group.add_argument(flag, action="store_true", help=text)
+    for flag, (default, value, text) in _RUN.items():
+        if value is None:
+            options = {"action": "store_true"}
+        elif len(value) == 1:
+            options = {"metavar": value[0]}
+            text += f"{', '.join(presets)} (default: {default})"
+        else:
+            options = {"metavar": value[0], "nargs": "?", "const": value[1]}
+        group.add_argument(flag, default=default, help=text, **options)
     group.add_argument("-h", "--help", action="help", help="show this and exit")
     group = parser.add_argument_group("constants")
     for constant in constants:
@@ -248,11 +278,13 @@ def _on_one_line(value):
     return text if text.strip() and text.isprintable() else repr(text)
 
 
-def _print_user_errors_on_one_line(prog):
+def _print_user_errors_on_one_line(prog, verbose):
     default = sys.excepthook
 
     def hook(kind, error, traceback):
         if issubclass(kind, UserError):
+            if verbose and error.__cause__ is not None:
+                default(kind, error, traceback)
             print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
         else:
             default(kind, error, traceback)
@@ -269,3 +301,6 @@ def _exit_on_signals():
     if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
         signal.signal(signal.SIGINT, leave)
         signal.signal(signal.SIGTERM, leave)
+        hangup = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
+        if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(hangup, leave)

@@ -137,6 +137,11 @@ class Compiler:
                     variable.assign(value)
             self._vectors = None
 
+    def unpack_from(self, vectors):
+        """Give the variables new values, laid out as pack() gives them."""
+        self._vectors = [tf.constant(vector) for vector in vectors]
+        self.unpack()
+
     def all_finite(self):
         """Whether no weight, target or optimizer slot is NaN or infinite."""
         with self.hands_off():

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import plain_env_id, safe_name, write_atomically
+from common.files import plain_env_id, task_name, write_atomically
 
 
-def path(image_dir, algorithm, env_id):
+def path(image_dir, algorithm, env_id, preset="chapter"):
     """Where the curve goes: the chapter's `image/td3.png` for Pendulum in the chapter's folder,
-    `DIR/td3_ENV.png` for other environments and folders.
+    `DIR/td3_ENV.png` for other environments and folders, `DIR/td3_ENV_PRESET.png` for presets.
     """
-    name = algorithm.lower()
-    if plain_env_id(env_id) != "Pendulum-v1" or Path(image_dir) != Path("image"):
-        name += f"_{safe_name(env_id)}"
+    name, task = algorithm.lower(), task_name(env_id, preset)
+    if (plain_env_id(env_id), preset, Path(image_dir)) != ("Pendulum-v1", "chapter", Path("image")):
+        name += f"_{task}"
     return Path(image_dir) / f"{name}.png"
 
 

@@ -19,6 +19,7 @@ import warnings
 
 import numpy as np
 
+from common import film
 from common.errors import UserError
 
 _TIME_LIMIT = "TimeLimit.truncated"  # gym's own key
@@ -27,6 +28,7 @@ _SUITABLE = "choose one with bounded, continuous actions, such as Pendulum-v1"
 # What a failing environment asks for -> what to do. The libraries' own advice (gym[box2d],
 # gym[mujoco]) pins versions that no longer install.
 _MISSING = {
+    "pygame": "pip install pygame",
     "mujoco_py": "take its -v4 and pip install mujoco imageio",
     "gymnasium-robotics": "take its -v4 and pip install mujoco imageio",
     "mujoco": "pip install mujoco imageio",
@@ -46,11 +48,12 @@ class Environment:
     numbers, observations that are images or have no fixed length.
     """
 
-    def __init__(self, env, env_id=None, rebuild=None, window=True):
+    def __init__(self, env, env_id=None, rebuild=None, window=True, unit_actions=False):
         """Wrap `env`.
 
         rebuild: makes the same environment without a window; given if `env` has one.
         window: False makes render() do nothing.
+        unit_actions: the agent's actions are in [-1, 1] in each dimension; `step` scales them.
         """
         self._env = env
         self._rebuild = rebuild
@@ -74,6 +77,10 @@ class Environment:
             self._dtype = np.dtype(np.float64)
         centre = ((box.low.astype(np.float64) + box.high) / 2).astype(box.dtype)
         self._centre = centre if centre.any() else None
+        self._scale = None
+        if unit_actions:
+            self._scale = self.action_space.high.astype(self._dtype).reshape(self._shape)
+            self.action_space = type(self.action_space)(-1.0, 1.0, self.action_space.shape)
 
     @property
     def unwrapped(self):
@@ -88,6 +95,24 @@ class Environment:
             self._env.seed(int(seed))
         else:
             print(f"{self.env_id} takes no seed: its episodes will differ from run to run.")
+
+    def generator_state(self):
+        """The state of the environment's random numbers as a dict for JSON; None if it has none."""
+        generator = getattr(self.unwrapped, "np_random", None)
+        if isinstance(generator, np.random.RandomState):  # gym 0.21
+            return generator.get_state(legacy=False)
+        return generator.bit_generator.state if generator is not None else None
+
+    def restore_generator(self, state):
+        """Go on with the random numbers of generator_state(), between two episodes."""
+        if state is None:
+            return
+        self._reset_options = {}
+        generator = self.unwrapped.np_random
+        if isinstance(generator, np.random.RandomState):
+            generator.set_state(state)
+        else:
+            generator.bit_generator.state = state
 
     def reset(self, seed=None):
         """Start an episode; return its first state, float32 of shape (state_dim,)."""
@@ -104,7 +129,7 @@ class Environment:
         except Exception as error:
             result = self._play_again_without_window(error)
             if result is None:
-                raise
+                raise self._failed("reset", error) from error
         self._new_api = (
             isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
         )
@@ -117,9 +142,11 @@ class Environment:
         Returns state (float32, shape (state_dim,)), reward (float), done (bool) and info.
         `done` is True only in a terminal state. An episode that a time limit cuts short
         has done False and info["TimeLimit.truncated"] True; that key is always there.
-        The environment's own exceptions pass through.
+        Raises UserError if the environment raises.
         """
         action = np.asarray(action, dtype=self._dtype).reshape(self._shape)
+        if self._scale is not None:
+            action = action * self._scale
         if self._centre is not None:
             action = action + self._centre
         # np.clip takes longer on so few numbers. Not in place: the array is the agent's
@@ -132,7 +159,7 @@ class Environment:
         except Exception as error:
             result = self._play_again_without_window(error)
             if result is None:
-                raise
+                raise self._failed("step", error) from error
         if len(result) == 5:
             observation, reward, terminal, truncated, info = result
         else:
@@ -161,6 +188,12 @@ class Environment:
     def close(self):
         """Free the environment and its window."""
         self._env.close()
+
+    def _failed(self, what, error):
+        return UserError(
+            f"--env {self.env_id}: its {what}() failed ({_one_line(error)}); "
+            "--verbose shows where"
+        )
 
     def _state(self, observation):
         if self._flatten is not None:
@@ -193,15 +226,86 @@ class Environment:
         return result
 
 
-def make(env_id, render=False):
+class _Filmed(Environment):
+    """An environment that films its first episode, off the screen.
+
+    Each render() takes a frame, and the end of the episode one of the last state. The file
+    is written when the second episode begins, or by close(), which says where it is.
+    """
+
+    def __init__(self, env, env_id, path, unit_actions):
+        super().__init__(env, env_id, window=False, unit_actions=unit_actions)
+        metadata = self.unwrapped.metadata
+        fps = metadata.get("render_fps") or metadata.get("video.frames_per_second")  # gym 0.21
+        self._film = film.Film(path, fps or 30)
+        self._filming = None  # None: not yet
+        self._saved = False
+
+    def reset(self, seed=None):
+        self._finish()
+        state = super().reset(seed)
+        if self._filming is None:
+            self._filming = True
+        return state
+
+    def render(self):
+        """Film the state, in the first episode; raises UserError if it cannot be drawn."""
+        if not self._filming:
+            return
+        try:
+            self._film.add(self._draw())
+        except Exception as error:
+            self._filming = False
+            raise _cannot_be_drawn(self.env_id, error) from error
+
+    def close(self):
+        """Finish the film and free the environment."""
+        try:
+            self._finish()
+        finally:
+            super().close()
+        if self._saved:
+            print(f"Saved {self._film.path}", flush=True)
+            self._saved = False
+
+    def _finish(self):
+        self.render()
+        if self._filming:
+            self._filming = False
+            self._film.save()
+            self._saved = True
+
+    def _draw(self):
+        if getattr(self._env, "render_mode", None) != "rgb_array":
+            return self._env.render(mode="rgb_array")  # before gym 0.26
+        # gym 0.26 hands numbers of the environment to pygame, which does not take NumPy's
+        # float32 for one (see Environment). Float64 actions would change the rewards, by
+        # rounding; here the state need not change, so the film is of what is played unfilmed.
+        attributes = vars(self.unwrapped)
+        narrow = {name: x for name, x in attributes.items() if isinstance(x, np.float32)}
+        attributes.update({name: float(x) for name, x in narrow.items()})
+        try:
+            return self._env.render()
+        finally:
+            attributes.update(narrow)
+
+
+def make(env_id, render=False, record=None, unit_actions=False):
     """Make the environment that `--env` names.
 
     env_id: an id of gym or, where gym does not know it, of Gymnasium; `gymnasium:ID` asks
         for Gymnasium's. `module:ID` first imports the module that registers it.
     render: open a window; where there can be none, say so in one line and play without.
+    record: str or Path of a .gif or .mp4 file for a film of the first episode: each
+        render() takes a frame, close() finishes. Opens no window, whatever `render` says.
+    unit_actions: as for Environment.
     Raises UserError if there is no such environment, it lacks a package, it cannot be
-    made, or the networks cannot play it.
+    made, or the networks cannot play it; with `record`, also if it cannot be filmed.
     """
+    if record is not None:
+        film.check(record)
+        # There are environments that open a window to draw anything at all.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "hide")
     # Or SDL draws through OpenGL, whose software drivers bring an LLVM of their own, which
     # gets mixed up with the one in TensorFlow: a segmentation fault.
@@ -209,10 +313,18 @@ def make(env_id, render=False):
     library, env_id = _find(env_id)
     build = functools.partial(_build, library, env_id.rpartition(":")[2])
     try:
-        env, window = _with_window(build, env_id) if render else (build(), False)
+        if record is not None:
+            env, window = _with_pictures(build, env_id), False
+        else:
+            env, window = _with_window(build, env_id) if render else (build(), False)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(_why_not_made(env_id, library.__name__, error)) from error
-    return Environment(env, env_id, rebuild=build if window else None, window=window)
+    if record is not None:
+        return _Filmed(env, env_id, record, unit_actions)
+    rebuild = build if window else None
+    return Environment(env, env_id, rebuild, window=window, unit_actions=unit_actions)
 
 
 def _find(env_id):
@@ -256,14 +368,14 @@ def _import_quietly(name):
         return importlib.import_module(name)
 
 
-def _build(library, name, window=False):
+def _build(library, name, render_mode=None):
     """library.make(name) without its environment checker (slow, and fails on NumPy 2)."""
     accepted = inspect.signature(library.make).parameters
     options = {}
     if "disable_env_checker" in accepted:
         options["disable_env_checker"] = True
-        if window:  # older versions open it in render()
-            options["render_mode"] = "human"
+        if render_mode:  # older versions take it in render()
+            options["render_mode"] = render_mode
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="gym")  # "out of date", Gymnasium's too
         env = library.make(name, **options)
@@ -283,16 +395,40 @@ def _with_window(build, env_id):
     with contextlib.suppress(Exception):
         _import_quietly("pygame")  # it warns about setuptools; not every window needs it
     try:
-        env = build(window=True)
+        env = build(render_mode="human")
     except Exception as error:
         env = build()  # if this fails too, the window was not the reason
         _say_window_failed(error)
         return env, False
-    modes = env.unwrapped.metadata.get("render_modes", env.unwrapped.metadata.get("render.modes"))
-    if not {"human", "rgb_array", "rgb_array_list"}.intersection(modes or ()):
+    if not {"human", "rgb_array", "rgb_array_list"}.intersection(_render_modes(env)):
         print(f"{env_id} has nothing to show: playing on without a window.")
         return build(), False
     return env, True
+
+
+def _with_pictures(build, env_id):
+    """Build so that render() returns pictures; raises UserError if there are none."""
+    try:
+        env = build(render_mode="rgb_array")
+    except Exception as error:
+        build()  # if this fails too, the pictures were not the reason
+        raise _cannot_be_drawn(env_id, error) from error
+    if "rgb_array" not in _render_modes(env):
+        raise UserError(f"--record: {env_id} has no pictures to film; leave out --record.")
+    return env
+
+
+def _render_modes(env):
+    metadata = env.unwrapped.metadata
+    return metadata.get("render_modes", metadata.get("render.modes")) or ()  # gym 0.21: a dot
+
+
+def _cannot_be_drawn(env_id, error):
+    step = _package_to_install(error)
+    if step:
+        return UserError(f"--record: {env_id} needs a package to be drawn; {step}.")
+    reason = _one_line(error)
+    return UserError(f"--record: {env_id} cannot be drawn ({reason}); leave out --record.")
 
 
 def _check_that_it_shows():
@@ -310,15 +446,23 @@ def _say_window_failed(error):
 
 def _why_not_made(env_id, library_name, error):
     """One line: the package to install, or the reason and another id to try."""
-    reason = _one_line(error)
-    if isinstance(error, ImportError) or type(error).__name__ == "DependencyNotInstalled":
-        steps = [step for package, step in _MISSING.items() if package in reason.lower()]
-        if not steps and isinstance(error, ModuleNotFoundError) and error.name:
-            steps = [f"pip install {error.name.partition('.')[0]}"]
-        if steps:
-            return f"--env {env_id} needs a package that is not installed; {steps[0]}."
+    step = _package_to_install(error)
+    if step:
+        return f"--env {env_id} needs a package that is not installed; {step}."
     another = f"gymnasium:{env_id}" if library_name == "gym" else "Pendulum-v1"
+    reason = _one_line(error)
     return f"--env {env_id}: {library_name} cannot make it ({reason}); try --env {another}."
+
+
+def _package_to_install(error):
+    """The step that brings the package whose lack raised `error`; None: that is not it."""
+    if not isinstance(error, ImportError) and type(error).__name__ != "DependencyNotInstalled":
+        return None
+    reason = _one_line(error).lower()
+    steps = [step for package, step in _MISSING.items() if package in reason]
+    if not steps and isinstance(error, ModuleNotFoundError) and error.name:
+        steps = [f"pip install {error.name.partition('.')[0]}"]
+    return steps[0] if steps else None
 
 
 def _reset_takes_seed(env):

@@ -62,3 +62,8 @@ def safe_name(env_id):
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain_env_id(env_id))
     return name.strip(".-") or "environment"  # Windows drops a dot at the end of a name
+
+
+def task_name(env_id, preset="chapter"):
+    """The environment and, unless it is the chapter's, the preset: part of a file name."""
+    return safe_name(env_id) + (f"_{safe_name(preset)}" if preset != "chapter" else "")

@@ -14,6 +14,12 @@ def connect(model, num_inputs):
     model(tf.zeros([1, num_inputs]), is_train=False)
 
 
+def fan_in(shape, dtype=tf.float32):
+    """Initial weights, uniform up to 1 / sqrt(inputs): Lillicrap et al., 2016, section 7."""
+    bound = shape[0] ** -0.5
+    return tf.random.uniform(shape, -bound, bound, dtype)
+
+
 def networks_of(agent):
     """What a weight file holds: dict from attribute name to weights.
 
@@ -44,3 +50,18 @@ def variables_of(agent):
                 held = []
             found.update((id(variable), variable) for variable in held)
     return list(found.values())
+
+
+def holders_of(agent):
+    """The objects whose attributes are the agent's state beside its variables.
+
+    Yields:
+        (prefix of the attributes' names, object, whether its numbers and arrays count:
+        a TensorLayer model has many of its own, so of it only random generators do).
+    """
+    yield "", agent, True
+    for name, value in vars(agent).items():
+        if isinstance(value, Model):
+            yield f"{name}.", value, False
+        elif type(value).__module__ in (type(agent).__module__, "common.replay_buffer"):
+            yield f"{name}.", value, True

@@ -19,6 +19,7 @@ class ReplayBuffer:
     def __init__(self, capacity):
         self.capacity = int(capacity)
         self.buffer = None  # (capacity, row width), made at the first push
+        self._ends = None  # where the columns of a row end
         self.position = 0  # the row written next
         self.size = 0
         # The chapter samples with `random`, so random.seed() fixes the batches here too.

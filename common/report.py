@@ -1,12 +1,15 @@
-"""What a run shows and leaves behind: episode lines, weights, the reward curve."""
+"""What a run shows while it goes on, and what it leaves behind."""
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from common import curve
+from common import checkpoint, curve, film, weights
 from common.errors import UserError
+from common.files import task_name
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
 
@@ -17,63 +20,245 @@ class Training:
     However the block ends, what was learned is saved with agent.save() and the
     curve so far is drawn, and a line says where: at the last episode, at Ctrl-C
     or SIGTERM, at an error. Only weights that are not finite are never saved, nor
-    those that no update has touched.
+    those that no update has touched, nor those of a run whose reward collapsed
+    over weights that were saved before.
 
     Args:
-        agent: has save(), `losses` (None before the first update) and `compiler`.
-        algorithm, env_id, seed: for the curve's title and file name.
-        image_dir: folder of the curve.
-        episodes: how many the loop intends to play.
+        agent: has save(), `losses` (None before the first update, then a tensor),
+            `loss_names` and `compiler`.
+        env: the Environment it plays.
+        args: what arguments.parse() returned.
+        constants: the script's globals().
+
+    Attributes:
+        episodes_done, steps: those of a resumed training so far, counted on.
     """
 
-    def __init__(self, agent, algorithm, env_id, seed, image_dir, episodes):
-        self.agent = agent
-        self.title = (algorithm, env_id, seed)
-        self.image = curve.path(image_dir, algorithm, env_id)
-        self.episodes = episodes
+    def __init__(self, agent, env, args, constants):
+        self.agent, self.env, self.args = agent, env, args
+        self.constants = {
+            name: value
+            for name, value in constants.items()
+            if name.isupper() and isinstance(value, (bool, int, float, str))
+        }
+        self.episodes = constants["TRAIN_EPISODES"]
+        self.checkpoint_every = constants["CHECKPOINT_EVERY"]
+        self.algorithm, self.env_id = constants["ALG_NAME"], constants["ENV_ID"]
+        self.seed = constants["RANDOM_SEED"]
+        task = (self.algorithm, self.env_id, args.preset)
+        self.weights = weights.path(constants["MODEL_DIR"], *task)
+        self.state = checkpoint.path(constants["MODEL_DIR"], *task)
+        self.image = curve.path(constants["IMAGE_DIR"], *task)
         self.episode_reward = []
         self.running_reward = []  # the chapter's curve
+        self.steps = 0
+        self.seconds = 0.0  # of the runs that this one continues
+        self.learned = False
+        self.log_name = time.strftime(
+            f"{self.algorithm.lower()}_{task_name(self.env_id, args.preset)}"
+            f"_seed{self.seed}_%Y%m%d-%H%M%S"
+        )
+
+    @property
+    def episodes_done(self):
+        return len(self.episode_reward)
 
     def __enter__(self):
-        self.start = time.time()
+        if self.args.resume:
+            self._resume()
+        else:
+            self._keep_unfinished()
+        self.writer = _tensorboard(self.args.tensorboard, self.log_name)
+        self.start = time.time() - self.seconds
+        self.last = time.time()
+        self.bar = tqdm(
+            total=self.episodes,
+            initial=self.episodes_done,
+            disable=None,  # where the output is no terminal
+            file=sys.stdout,
+            dynamic_ncols=True,
+            bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",
+        )
         return self
 
-    def episode(self, episode_reward):
-        """Note an episode's reward, print the chapter's line, check that learning is sound.
+    def episode(self, episode_reward, steps, **measured):
+        """Note an episode, print the chapter's line, check that learning is sound.
+
+        Args:
+            episode_reward: sum of its rewards.
+            steps: their number.
+            measured: further numbers for TensorBoard, by name.
 
         Raises:
-            UserError: a loss or weight is not finite.
+            UserError: a loss or weight is not finite, or a file cannot be written.
         """
-        self.episode_reward.append(episode_reward)
+        self.episode_reward.append(float(episode_reward))
         if not self.running_reward:
-            self.running_reward.append(episode_reward)
+            self.running_reward.append(float(episode_reward))
         else:
             self.running_reward.append(self.running_reward[-1] * 0.9 + episode_reward * 0.1)
-        episode = len(self.episode_reward)
-        episode_line("Training", episode, self.episodes, episode_reward, self.start)
+        self.steps += steps
+        self.learned = self.learned or self.agent.losses is not None
+        with tqdm.external_write_mode(file=sys.stdout):
+            episode_line("Training", self.episodes_done, self.episodes, episode_reward, self.start)
         self._check_finite()
+        now = time.time()
+        speed, self.last = steps / max(now - self.last, 1e-9), now
+        self.bar.set_postfix_str(
+            f"running reward {self.running_reward[-1]:.1f}, {speed:.0f} steps/s", refresh=False
+        )
+        self.bar.update()
+        if self.writer is not None:
+            self._write_summaries({"steps_per_second": speed, **measured})
+        if self.episodes_done % self.checkpoint_every == 0 or self.episodes_done == self.episodes:
+            self._save_state()
 
     def __exit__(self, kind, error, traceback):
-        learned = self.agent.losses is not None
-        if learned and kind is not None:
-            self._check_finite()
-        if learned:
-            print(f"Saved {self.agent.save()}")
-        else:
-            print("No update was made in this run: saved weights are left as they were.")
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+        try:
+            self._leave(finished=kind is None)
+        except BrokenPipeError as closed:
+            raise _closed_output(self.episodes_done) from closed
+        if kind is BrokenPipeError:
+            raise _closed_output(self.episodes_done) from error
+        if kind is None and self.collapse:
+            raise UserError(self.collapse)
+
+    def _leave(self, finished):
+        """Save the weights and the curve, and say so."""
+        self.collapse = ""
+        # Saved before it is said: nobody may be listening any more.
+        lines = ["No update was made in this run: saved weights are left as they were."]
+        if self.learned:
+            if not finished:
+                self._check_finite()
+            self.collapse = self._collapse() if finished else ""
+            if self.collapse and self.weights.exists():
+                lines = [f"{self.weights} is left as it was."]
+            else:
+                lines = [f"Saved {self.agent.save()}"]
         if self.episode_reward:
-            curve.save(self.image, self.episode_reward, self.running_reward, *self.title)
-            print(f"Saved {self.image}", flush=True)
+            title = (self.algorithm, self.env_id, self.seed)
+            curve.save(self.image, self.episode_reward, self.running_reward, *title)
+            lines.append(f"Saved {self.image}")
+        for line in lines:
+            print(line, flush=True)
+
+    def _collapse(self):
+        """What to say if the running reward lost most of what it had gained, else ""."""
+        running = np.array(self.running_reward)
+        if len(running) < 20:  # too few to tell from chance
+            return ""
+        best = 10 + int(running[10:].argmax())
+        gain, loss = running[best] - running[: best + 1].min(), running[best] - running[-1]
+        noise = np.std(self.episode_reward[best - 10 : best + 1])
+        if loss <= gain / 2 or loss <= 2 * noise:
+            return ""
+        return (
+            f"the running reward collapsed, from {running[best]:.1f} at episode {best + 1} to "
+            f"{running[-1]:.1f}: try another --seed, smaller learning rates, or more --episodes "
+            "with --resume"
+        )
 
     def _check_finite(self):
-        losses = self.agent.losses
-        if losses is None:
+        if not self.learned:
             return
-        if not (np.isfinite(losses.numpy()).all() and self.agent.compiler.all_finite()):
+        losses = self.agent.losses
+        finite = losses is None or np.isfinite(losses.numpy()).all()
+        if not (finite and self.agent.compiler.all_finite()):
             raise UserError(
-                f"a loss or weight is no longer finite (episode {len(self.episode_reward)}): "
+                f"a loss or weight is no longer finite (episode {self.episodes_done}): "
                 "nothing was saved; try smaller learning rates or another --reward-scale"
             )
+
+    def _save_state(self):
+        """Write the training state, the one that --resume reads."""
+        if self.unfinished is not None:
+            self.state.replace(self.state.with_suffix(".old.npz"))
+            self.unfinished = None
+        progress = {
+            "episode_reward": self.episode_reward,
+            "running_reward": self.running_reward,
+            "steps": self.steps,
+            "seconds": time.time() - self.start,
+            "learned": self.learned,
+            "episodes": self.episodes,
+            "log_name": self.log_name,
+        }
+        checkpoint.save(self.state, self.agent, self.env, self.constants, progress)
+
+    def _resume(self):
+        self.unfinished = None
+        progress = checkpoint.restore(self.state, self.agent, self.env, self.constants)
+        for name in ("episode_reward", "running_reward", "steps", "seconds", "learned", "log_name"):
+            setattr(self, name, progress[name])
+        if self.episodes_done > self.episodes:
+            raise UserError(
+                f"{self.state} has {self.episodes_done} episodes already: give --episodes more"
+            )
+        print(f"Resumed {self.state} after {self.episodes_done} episodes.", flush=True)
+
+    def _keep_unfinished(self):
+        """Whoever forgot --resume loses nothing."""
+        self.unfinished = None
+        progress = checkpoint.progress_in(self.state) if self.state.exists() else None
+        if progress and len(progress["episode_reward"]) < progress["episodes"]:
+            self.unfinished = progress
+            print(
+                f"{self.state} holds a training that was stopped after "
+                f"{len(progress['episode_reward'])} of {progress['episodes']} episodes; --resume "
+                f"would go on. It is kept as {self.state.with_suffix('.old.npz').name}.",
+                flush=True,
+            )
+
+    def _write_summaries(self, measured):
+        import tensorflow as tf
+
+        measured["episode_reward"] = self.episode_reward[-1]
+        measured["running_reward"] = self.running_reward[-1]
+        if self.agent.losses is not None:
+            losses = zip(self.agent.loss_names, self.agent.losses.numpy(), strict=True)
+            # A delayed policy has no loss in this update.
+            measured.update((n, x) for n, x in losses if not (n == "loss/policy" and x == 0))
+        with self.writer.as_default(self.steps):
+            for name, value in measured.items():
+                tf.summary.scalar(name, value)
+
+
+def film_path(args, constants):
+    """The file that --record asks for: None, the one given, or the usual one beside the curve."""
+    if not args.record and args.record is not None:
+        task = (constants["ALG_NAME"], constants["ENV_ID"], args.preset)
+        return film.path(constants["IMAGE_DIR"], *task)
+    return args.record
+
+
+def _tensorboard(folder, name):
+    """A writer of summaries into folder/name, or None without a folder."""
+    if folder is None:
+        return None
+    import tensorflow as tf
+
+    try:
+        import tensorboard  # noqa: F401  (tf.summary.scalar lives there)
+    except ImportError as error:
+        raise UserError(
+            "--tensorboard needs a package that is not installed: pip install tensorboard"
+        ) from error
+    try:
+        return tf.summary.create_file_writer(str(Path(folder) / name))
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"--tensorboard {folder}: cannot be written ({error.message}); choose another folder"
+        ) from error
+
+
+def _closed_output(episodes):
+    return UserError(
+        f"the output was closed after episode {episodes}: training stopped, everything is saved"
+    )
 
 
 def episode_line(phase, episode, episodes, episode_reward, start):

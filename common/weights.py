@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import plain_env_id, safe_name, write_atomically
+from common.files import plain_env_id, safe_name, task_name, write_atomically
 
 FORMAT = 1  # raise it when older code could no longer read the file
 HEADER_LIMIT = 1_000_000  # bytes; the headers of the chapter's agents take about 3000
 NPY_LIMIT = 1_000  # bytes that NumPy may put before an array's values; it takes 128
 
 
-def path(model_dir, algorithm, env_id):
-    """Where the weights live: `model/TD3_Pendulum-v1/weights.npz`, as a Path."""
-    return Path(model_dir) / f"{algorithm.upper()}_{safe_name(env_id)}" / "weights.npz"
+def path(model_dir, algorithm, env_id, preset="chapter"):
+    """Where the weights live: `model/TD3_Pendulum-v1/weights.npz`, as a Path.
+
+    Those of another preset have a folder of their own: `model/TD3_Pendulum-v1_paper/`.
+    """
+    return Path(model_dir) / f"{algorithm.upper()}_{task_name(env_id, preset)}" / "weights.npz"
 
 
 def save(path, algorithm, env_id, networks):

@@ -1,5 +1,6 @@
 """The flags are the constants: same names, meanings, defaults and limits."""
 
+import importlib
 import os
 import re
 import runpy
@@ -44,6 +45,8 @@ MODEL_DIR = "model"  # folder of trained weights
 DOUBLE = 2 * TEST_EPISODES  # computed
 lower = 1  # not a constant
 
+PRESETS = {"paper": {"GAMMA": 0.99, "NOISE": "none", "AUTO_ENTROPY": False}}
+
 args = arguments.parse(globals())
 
 AFTERWARDS = 5  # assigned when the flags are read
@@ -81,6 +84,13 @@ def script(tmp_path):
 def td3(script):
     """The globals of the script, imported."""
     return runpy.run_path(str(script), run_name="td3")
+
+
+def run_flags(**given):
+    """What parse() returns: the flags that were given, and what the others are without."""
+    usual = {"train": False, "test": False, "preset": "chapter", "resume": False}
+    usual |= {"tensorboard": None, "record": None, "eager": False, "verbose": False}
+    return Namespace(**(usual | given))
 
 
 def constants(namespace):
@@ -121,13 +131,61 @@ def refused(capsys, namespace, *argv):
 def test_without_flags_the_constants_stay(td3):
     before = constants(td3)
     args = arguments.parse(td3, ["--train"])
-    assert args == Namespace(train=True, test=False, eager=False, verbose=False)
+    assert args == run_flags(train=True)
     assert constants(td3) == before
 
 
 def test_the_run_flags(td3):
     args = arguments.parse(td3, ["--train", "--test", "--eager", "--verbose"])
-    assert args == Namespace(train=True, test=True, eager=True, verbose=True)
+    assert args == run_flags(train=True, test=True, eager=True, verbose=True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "given"),
+    [
+        ("--train --resume", {"train": True, "resume": True}),
+        ("--train --tensorboard", {"train": True, "tensorboard": "runs"}),
+        ("--train --tensorboard here", {"train": True, "tensorboard": "here"}),
+        ("--test --record", {"test": True, "record": ""}),
+        ("--record --test", {"test": True, "record": ""}),
+        ("--test --record a.mp4", {"test": True, "record": "a.mp4"}),
+    ],
+)
+def test_run_flags_with_values(td3, argv, given):
+    assert arguments.parse(td3, argv.split()) == run_flags(**given)
+
+
+def test_a_preset_gives_its_values_and_flags_override_it(td3):
+    before = constants(td3)
+    flags = ["--train", "--preset", "paper", "--noise", "ou", "--seed", "7"]
+    args = arguments.parse(td3, flags)
+    assert args == run_flags(train=True, preset="paper")
+    changed = {"GAMMA": 0.99, "AUTO_ENTROPY": False, "NOISE": "ou", "RANDOM_SEED": 7}
+    assert constants(td3) == {**before, **changed}
+
+
+@pytest.mark.parametrize("script", ["ddpg", "td3", "sac"])
+def test_presets_of_the_scripts_name_constants_and_are_allowed(script):
+    namespace = vars(importlib.import_module(script))
+    before = constants(namespace)
+    for preset, values in namespace["PRESETS"].items():
+        namespace_of_run = dict(namespace)
+        arguments.parse(namespace_of_run, ["--train", "--preset", preset])
+        assert constants(namespace_of_run) == {**before, **values}
+        assert values.keys() <= before.keys()
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ("--train --preset best", "td3.py: --preset must be chapter or paper, got best"),
+        ("--test --resume", "td3.py: --resume needs --train"),
+        ("--test --tensorboard", "td3.py: --tensorboard needs --train"),
+        ("--train --record", "td3.py: --record needs --test"),
+    ],
+)
+def test_run_flags_that_do_not_fit(td3, capsys, argv, line):
+    assert refused(capsys, td3, *argv.split()) == [line]
 
 
 @pytest.mark.parametrize(
@@ -268,8 +326,10 @@ def test_help_has_every_flag_in_80_columns_and_imports_nothing_heavy(script):
     assert "\nTwin delayed DDPG, section 6.5.3.\n" in done.stdout
     assert "More about it" not in done.stdout
     run_group, constants_group = done.stdout.split("\nrun:\n")[1].split("\nconstants:\n")
-    for flag in ("--train", "--test", "--eager", "--verbose", "-h, --help"):
-        assert re.search(rf"^  {flag} +\w", run_group, re.M)
+    for flag in ("--train", "--test", "--preset NAME", "--resume", r"--tensorboard \[DIR\]",
+                 r"--record \[FILE\]", "--eager", "--verbose", "-h, --help"):
+        assert re.search(rf"^  {flag} +\w", run_group, re.M), flag
+    assert "chapter, paper (default: chapter)" in " ".join(run_group.split())
     entries = re.split(r"^  (?=-)", constants_group, flags=re.M)[1:]
     assert [" ".join(entry.split()) for entry in entries] == [
         f"{flag} {text}" for flag, text in FLAGS.items()
@@ -291,7 +351,7 @@ def test_an_imported_script_is_left_alone(script, monkeypatch):
     monkeypatch.setattr(quiet, "prepare", lambda verbose: pytest.fail("not a script"))
     process = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.excepthook
     td3 = runpy.run_path(str(script), run_name="td3")
-    assert td3["args"] == Namespace(train=False, test=False, eager=False, verbose=False)
+    assert td3["args"] == run_flags()
     assert td3["RANDOM_SEED"] == 2
     arguments.parse(td3, ["--train", "--seed", "3"])
     assert td3["RANDOM_SEED"] == 3
@@ -306,7 +366,7 @@ def test_an_imported_script_is_left_alone(script, monkeypatch):
 def test_a_cell_of_a_notebook_is_not_a_script(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     args = arguments.parse({"__name__": "__main__"})
-    assert args == Namespace(train=False, test=False, eager=False, verbose=False)
+    assert args == run_flags()
 
 
 @pytest.mark.parametrize("verbose", [True, False])
@@ -319,7 +379,7 @@ def test_a_script_reads_the_command_line_and_is_quiet(script, monkeypatch, verbo
     if verbose:
         sys.argv.append("--verbose")
     td3 = runpy.run_path(str(script), run_name="__main__")
-    assert td3["args"] == Namespace(train=False, test=True, eager=False, verbose=verbose)
+    assert td3["args"] == run_flags(test=True, verbose=verbose)
     assert td3["RANDOM_SEED"] == 9
     assert calls == [verbose]
 
@@ -334,7 +394,7 @@ def test_a_thread_leaves_the_signals_alone(td3, monkeypatch):
     )
     work.start()
     work.join()
-    assert results == [Namespace(train=False, test=True, eager=False, verbose=True)]
+    assert results == [run_flags(test=True, verbose=True)]
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
@@ -351,7 +411,10 @@ finally:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (getattr(signal, "SIGHUP", 1), 129)],
+)
 def test_a_signal_leaves_through_finally(script, number, status):
     process = start(script, "--train", "--verbose", more=WAIT)
     assert process.stdout.readline() == "ready\n"
@@ -368,6 +431,16 @@ def test_a_user_error_is_one_line(script):
     )
     done = run(script, "--train", "--verbose", more=more)
     assert (done.stderr, done.returncode) == ("td3.py: no model/td3.npz: run --train\n", 1)
+
+
+def test_verbose_shows_what_a_user_error_came_from(script):
+    more = (
+        "from common.errors import UserError\ntry:\n    [][0]\nexcept IndexError as error:\n"
+        "    raise UserError('nothing there') from error"
+    )
+    done = run(script, "--train", "--verbose", more=more)
+    assert "IndexError: list index out of range" in done.stderr
+    assert done.stderr.endswith("\ntd3.py: nothing there\n")
 
 
 def test_any_other_error_has_its_traceback(script):

@@ -334,8 +334,11 @@ def test_visible_loop(script, expected):
     assert names == expected.split()
     for phase in (train, test):
         episodes, steps = (node for node in ast.walk(phase) if isinstance(node, ast.For))
-        kind = "TRAIN" if phase is train else "TEST"
-        assert ast.unparse(episodes.iter) == f"range({kind}_EPISODES)"
+        expected_range = {
+            train: "range(log.episodes_done, TRAIN_EPISODES)",  # 0, unless resumed
+            test: "range(TEST_EPISODES)",
+        }
+        assert ast.unparse(episodes.iter) == expected_range[phase]
         assert ast.unparse(steps.iter) == "range(MAX_STEPS)"
         last = steps.body[-1]
         assert isinstance(last, ast.If)

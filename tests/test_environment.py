@@ -1,5 +1,6 @@
 """The chapter's interface over gym (new and old) and Gymnasium: common/environment.py."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -10,6 +11,7 @@ import types
 
 import gym
 import gymnasium
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
@@ -318,7 +320,7 @@ def test_reward_is_a_float(reward):
     assert env.step([0.0])[1] == 2.5 and type(env.step([0.0])[1]) is float
 
 
-def test_the_environments_own_errors_pass_through():
+def test_the_environments_own_error_becomes_one_line():
     cause, error = KeyError("cause"), ZeroDivisionError("mine")
 
     class Broken(NewEnv):
@@ -327,9 +329,32 @@ def test_the_environments_own_errors_pass_through():
 
     env = Environment(Broken())
     env.reset()
-    with pytest.raises(ZeroDivisionError) as caught:
+    with pytest.raises(UserError, match=r"its step\(\) failed \(ZeroDivisionError: mine") as caught:
         env.step([0.0])
-    assert caught.value is error and error.__cause__ is cause
+    assert caught.value.__cause__ is error and error.__cause__ is cause
+
+
+def test_unit_actions_are_scaled_and_moved():
+    inner = NewEnv(action_space=gym.spaces.Box(np.float32([-1, 2]), np.float32([3, 3])))
+    env = Environment(inner, unit_actions=True)
+    assert env.action_space.high.tolist() == [1.0, 1.0]
+    assert env.action_space.low.tolist() == [-1.0, -1.0]
+    env.reset()
+    for action, played in [([-1, -1], [-1, 2]), ([0.5, 0], [2, 2.5]), ([7, 1], [3, 3])]:
+        env.step(np.float32(action))
+        np.testing.assert_array_equal(inner.actions[-1], np.float32(played))
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "gymnasium:Pendulum-v1"])
+def test_the_generator_can_be_restored(env_id):
+    env, other = make(env_id), make(env_id)
+    env.seed(3)
+    env.reset()
+    state = json.loads(json.dumps(env.generator_state()))
+    other.seed(4)
+    other.restore_generator(state)
+    for _ in range(3):
+        np.testing.assert_array_equal(env.reset(), other.reset())
 
 
 # --- which environment ---------------------------------------------------------------------
@@ -717,7 +742,7 @@ def test_once_the_window_is_gone_errors_are_the_environments(display, capsys):
 
     walk.step = broken_once
     env.reset()
-    with pytest.raises(ValueError, match="the environment's own"):
+    with pytest.raises(UserError, match=r"its step\(\) failed \(ValueError: the environment's own"):
         env.step([0.0])
     assert capsys.readouterr().out == ""
 
@@ -733,14 +758,14 @@ def test_an_error_that_is_not_the_windows(place, display, capsys):
 
     setattr(walk, place, broken)
     env = make(registered(gym, "Broken-v0", walk), render=True)
-    with pytest.raises(ValueError, match="the environment's own"):
+    with pytest.raises(UserError, match=rf"its {place}\(\) failed .*the environment's own"):
         played(env)
     assert capsys.readouterr().out == ""
 
 
 def test_step_before_reset_is_not_the_windows_fault(display, capsys):
     env = make(registered(gym, "Window-v0", class_of(gym)), render=True)
-    with pytest.raises(gym.error.ResetNeeded):
+    with pytest.raises(UserError, match="ResetNeeded"):
         env.step([0.0])
     assert capsys.readouterr().out == ""
 
@@ -828,6 +853,279 @@ def test_a_display_that_does_not_answer(env_id, driver):
     assert len(out) == 2, out
     assert out[0].startswith("The window failed (") and out[0].endswith("without a window.")
     assert out[1] == "True True None"
+
+
+# --- films ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_variables(monkeypatch):
+    """What make() sets for SDL is gone after the test."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "")
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+
+
+def picture(env):
+    """A small frame that tells the episode and the step."""
+    return np.full((8, 10, 3), 40 * env.generation + 10 * env.steps, np.uint8)
+
+
+def to_film(library, **attributes):
+    """A class whose render() makes such frames, and notes in `drawn` when it did."""
+    walk = class_of(library, metadata={"render_modes": ["rgb_array"], "render_fps": 10}, drawn=[])
+    walk.generation = 0
+    restart = walk.reset
+
+    def reset(self, **options):
+        self.generation += 1
+        return restart(self, **options)
+
+    def render(self):
+        self.drawn.append((self.generation, self.steps))
+        return picture(self)
+
+    walk.reset, walk.render = reset, render
+    for name, value in attributes.items():
+        setattr(walk, name, value)
+    return walk
+
+
+def frames_of(path):
+    """The brightness of each frame of the film, and its frames per second."""
+    frames = imageio.imread(path, index=None)
+    assert frames.shape[1:] == (8, 10, 3)
+    return frames[:, 0, 0, 0].tolist(), 1000 / imageio.immeta(path, index=0)["duration"]
+
+
+@pytest.mark.parametrize("env_id", PENDULUM)
+def test_a_filmed_pendulum_plays_as_ever(env_id, tmp_path, no_display, own_variables, capsys):
+    pytest.importorskip("pygame")
+    path = tmp_path / "film.gif"
+    env, twin = make(env_id, render=True, record=path), make(env_id)
+    env.seed(2)
+    twin.seed(2)
+    for _ in range(2):
+        np.testing.assert_array_equal(env.reset(), twin.reset())
+        for step in range(200):
+            env.render()
+            action = np.array([2 * np.sin(step)], np.float32)
+            ours, theirs = env.step(action), twin.step(action)
+            np.testing.assert_array_equal(ours[0], theirs[0])
+            assert ours[1:] == theirs[1:]  # to the last bit, though pygame wants float64
+        assert ours[3]["TimeLimit.truncated"]
+    assert type(env.unwrapped.last_u) is type(twin.unwrapped.last_u)
+    env.close()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (f"Saved {path}\n", "")
+    frames = imageio.imread(path, index=None)
+    assert frames.shape == (101, 250, 250, 3)
+    assert path.stat().st_size < 1e6
+    # white around a red rod that swings
+    assert (frames[:, :10] == 255).all()
+    red = (frames[..., 0] > 150) & (frames[..., 1] < 120)
+    assert red.sum(axis=(1, 2)).min() > 500
+    assert (red[1:] != red[:-1]).any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_each_render_and_the_end_of_the_first_episode(library, tmp_path, own_variables, capsys):
+    walk, path = to_film(library), tmp_path / "film.gif"
+    env = make(registered(library, "Film-v0", walk), record=str(path))
+    env.render()  # before there is anything to see
+    played(env)  # two episodes of three steps
+    assert walk.drawn == [(1, 0), (1, 1), (1, 2), (1, 3)]
+    assert frames_of(path) == ([40, 50, 60, 70], 10)
+    assert capsys.readouterr().out == ""
+    path.unlink()
+    env.reset()
+    env.render()
+    env.close()
+    env.close()
+    assert capsys.readouterr().out == f"Saved {path}\n"
+    assert len(walk.drawn) == 4 and not path.exists()  # written once
+    assert env.unwrapped.closed
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_episode_that_the_loop_cuts_short(library, tmp_path, own_variables, capsys):
+    walk, path = to_film(library, ends_at=99), tmp_path / "film.gif"
+    env = make(registered(library, "Film-v0", walk), record=path)
+    env.reset()
+    for _ in range(2):
+        env.render()
+        env.step([0.0])
+    assert not path.exists()
+    env.close()
+    assert frames_of(path)[0] == [40, 50, 60]
+    assert capsys.readouterr().out == f"Saved {path}\n"
+
+
+def test_a_filmed_environment_plays_as_ever(tmp_path, own_variables):
+    env_id = registered(gym, "Film-v0", to_film(gym))
+    assert played(make(env_id, record=tmp_path / "film.gif")) == played(make(env_id))
+
+
+def test_no_episode_no_film(tmp_path, own_variables, capsys):
+    env = make(registered(gym, "Film-v0", to_film(gym)), record=tmp_path / "film.gif")
+    env.close()
+    assert os.listdir(tmp_path) == [] and capsys.readouterr().out == ""
+
+
+def test_a_film_opens_no_window(tmp_path, display, own_variables, monkeypatch, capsys):
+    env_id = registered(gym, "Film-v0", to_film(gym))
+    options = {"render": True, "record": tmp_path / "film.gif"}
+    assert make(env_id, **options).unwrapped.render_mode == "rgb_array"
+    assert os.environ["SDL_VIDEODRIVER"] == "dummy"
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
+    make(env_id, **options)
+    assert os.environ["SDL_VIDEODRIVER"] == "offscreen"  # whoever set it knows why
+    assert capsys.readouterr().out == ""
+
+
+def test_only_a_film_sets_the_driver(display):
+    make(registered(gym, "Film-v0", to_film(gym)), render=True)
+    assert "SDL_VIDEODRIVER" not in os.environ
+
+
+def test_film_of_an_environment_before_gym_026(tmp_path, own_variables, monkeypatch, capsys):
+    class Old(OldEnv):
+        metadata = {"render.modes": ["human", "rgb_array"], "video.frames_per_second": 5}  # noqa: RUF012
+
+        def render(self, mode="human"):
+            assert mode == "rgb_array"
+            return np.full((8, 10, 3), 10 * len(self.actions), np.uint8)
+
+    Old.unwrapped = property(lambda self: self)
+    library = types.SimpleNamespace(make=lambda name: Old())
+    monkeypatch.setattr(environment, "_find", lambda env_id: (library, env_id))
+    path = tmp_path / "film.gif"
+    env = make("Old-v0", record=path)
+    env.reset()
+    for _ in range(3):
+        env.render()
+        env.step([0.0])
+    env.close()
+    assert frames_of(path) == ([0, 10, 20, 30], 5)
+    assert capsys.readouterr().out == f"Saved {path}\n"
+
+
+def test_a_file_that_is_no_film_comes_before_all_else():
+    assert refusal(make, "Pendulm-v1", record="film.avi").startswith("--record film.avi: ")
+
+
+@pytest.mark.parametrize("env_id", PENDULUM)
+def test_a_film_without_pygame(env_id, tmp_path, own_variables, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    env = make(env_id, record=tmp_path / "film.gif")
+    env.reset()
+    assert refusal(env.render) == (
+        f"--record: {env_id} needs a package to be drawn; pip install pygame."
+    )
+    env.render()
+    env.close()  # has nothing to add
+    assert os.listdir(tmp_path) == [] and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("metadata", [{}, {"render_modes": []}, {"render_modes": ["human"]}])
+def test_an_environment_without_pictures(library, metadata, tmp_path, own_variables, capsys):
+    env_id = registered(library, "Blind-v0", class_of(library, metadata=metadata))
+    message = refusal(make, env_id, False, tmp_path / "film.gif")
+    assert message == f"--record: {env_id} has no pictures to film; leave out --record."
+    assert capsys.readouterr().err == ""
+
+
+def test_an_environment_that_only_plays_unseen(tmp_path, own_variables):
+    class Unseen(class_of(gym)):
+        def __init__(self, render_mode=None):
+            if render_mode is not None:
+                raise RuntimeError("no\nGL")
+            super().__init__()
+
+    env_id = registered(gym, "Unseen-v0", Unseen)
+    assert refusal(make, env_id, False, tmp_path / "film.gif") == (
+        "--record: Unseen-v0 cannot be drawn (RuntimeError: no GL); leave out --record."
+    )
+
+
+def test_the_film_is_not_why_it_cannot_be_made(tmp_path, own_variables):
+    def entry_point(render_mode=None):
+        raise OSError("no such file")
+
+    message = refusal(make, registered(gym, "Sick-v0", entry_point), False, tmp_path / "film.gif")
+    assert message.startswith("--env Sick-v0: gym cannot make it (OSError: no such file)")
+
+
+@pytest.mark.parametrize("frame", [None, np.zeros((8, 10, 3)), np.zeros((9, 9, 3), np.uint8)])
+def test_drawing_that_fails_under_way_leaves_the_old_film(frame, tmp_path, own_variables, capsys):
+    walk = to_film(gym)
+    walk.render = lambda self: picture(self) if self.steps < 1 else frame
+    (tmp_path / "film.gif").write_text("old")
+    env = make(registered(gym, "Film-v0", walk), record=tmp_path / "film.gif")
+    env.reset()
+    env.render()
+    env.step([0.0])
+    message = refusal(env.render)
+    assert message.startswith("--record: Film-v0 cannot be drawn (ValueError: ")
+    assert "picture" in message
+    env.reset()
+    env.close()
+    assert (tmp_path / "film.gif").read_text() == "old" and capsys.readouterr().out == ""
+
+
+def test_a_film_that_cannot_be_written(tmp_path, own_variables, capsys):
+    (tmp_path / "file").write_text("")
+    walk = to_film(gym)
+    env = make(registered(gym, "Film-v0", walk), record=tmp_path / "file" / "film.gif")
+    env.reset()
+    assert str(tmp_path / "file") in refusal(env.close)
+    assert env.unwrapped.closed and capsys.readouterr().out == ""
+
+
+def test_numbers_are_given_back_after_drawing(tmp_path, own_variables):
+    seen = []
+
+    def render(self):
+        seen.append((type(self.torque), self.torque))
+        if len(seen) == 2:
+            raise RuntimeError("no GL")
+        return picture(self)
+
+    walk = to_film(gym, torque=None, render=render)
+    env = make(registered(gym, "Film-v0", walk), record=tmp_path / "film.gif")
+    env.reset()
+    env.unwrapped.torque = np.float32(0.1)
+    env.render()
+    assert type(env.unwrapped.torque) is np.float32
+    refusal(env.render)
+    assert type(env.unwrapped.torque) is np.float32
+    assert seen == [(float, float(np.float32(0.1)))] * 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs X11's DISPLAY")
+@pytest.mark.parametrize("surroundings", [{}, {"DISPLAY": ":9977"}])
+def test_a_film_needs_no_display(surroundings, tmp_path):
+    pytest.importorskip("pygame")
+    code = (
+        "from common.environment import make\n"
+        f"for env_id in {PENDULUM!r}:\n"
+        f"    env = make(env_id, render=True, record={str(tmp_path)!r} + '/film.gif')\n"
+        "    env.reset(seed=1)\n"
+        "    for _ in range(3): env.render(); env.step([1.0])\n"
+        "    env.close()\n"
+    )
+    ours = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "PYTHONWARNINGS")
+    variables = {key: value for key, value in os.environ.items() if key not in ours}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=variables | surroundings,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"Saved {tmp_path}/film.gif\n" * 2
+    assert len(imageio.imread(tmp_path / "film.gif", index=None)) == 2
 
 
 # --- what reaches the screen ---------------------------------------------------------------

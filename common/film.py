@@ -1,0 +1,136 @@
+"""A film of one episode, as an animated GIF for a page or a slide, or as an MP4."""
+
+import importlib.util
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from common import curve
+from common.errors import UserError
+from common.files import write_atomically
+
+_GIF_SIDE = 250  # pixels, of the longer side, about: a picture is shrunk by a whole number
+_GIF_FPS = 15  # about, for the same reason
+_GIF_COLOURS = 255  # one short of all: the last stands for "as in the frame before"
+_SAMPLES = 16  # how many frames' worth of pixels the colours are chosen from, about
+
+
+def path(image_dir, algorithm, env_id, preset="chapter"):
+    """Where the film goes: beside the curve, `image/td3.gif` and `DIR/td3_ENV.gif`."""
+    return curve.path(image_dir, algorithm, env_id, preset).with_suffix(".gif")
+
+
+def check(path):
+    """Raise UserError if `path` is no .gif or .mp4 file, or nothing here can write it.
+
+    Cheap: to be called before an episode is played for nothing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".gif", ".mp4"):
+        raise UserError(f"--record {path}: the file's name must end in .gif or .mp4.")
+    if suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(
+            f"--record {path}: MP4 needs a package that is not installed; "
+            "pip install imageio-ffmpeg, or record a .gif."
+        )
+
+
+class Film:
+    """The frames of an episode, and the file they go to.
+
+    Args:
+        path: str or Path of the .gif or .mp4 file; an older one is replaced, whole.
+        fps: how many frames make a second when the episode is shown at its own speed.
+
+    Raises:
+        UserError: see `check()`.
+    """
+
+    def __init__(self, path, fps):
+        check(path)
+        self.path = Path(path)
+        self.fps = fps
+        self._shape = None
+        # Compressed: the 201 frames of Pendulum are 150 MB, and 1.3 MB so.
+        self._frames = []
+
+    def add(self, frame):
+        """Append a frame, uint8 of shape (height, width, 3), the same for all.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        frame = np.asarray(frame)
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"no picture, but {frame.dtype} of shape {frame.shape}")
+        if self._shape not in (None, frame.shape):
+            raise ValueError(f"a picture of shape {frame.shape} after {self._shape}")
+        self._shape = frame.shape
+        self._frames.append(zlib.compress(frame.tobytes(), 1))
+
+    def save(self):
+        """Write the file, from at least one frame. The same frames give the same bytes of GIF.
+
+        The GIF repeats for ever; it is small (Pendulum: 250 x 250 pixels, 15 frames per
+        second). The MP4 has all frames, in full. Both last as long as the episode.
+
+        Raises:
+            UserError: the file cannot be written; an older one is left as it was.
+        """
+        is_gif = self.path.suffix.lower() == ".gif"
+        write_atomically(self.path, self._write_gif if is_gif else self._write_mp4)
+
+    def _frame(self, number):
+        return np.frombuffer(zlib.decompress(self._frames[number]), np.uint8).reshape(self._shape)
+
+    def _write_gif(self, file):
+        # Not imageio's writer, which gives each frame a palette of its own: the film would
+        # flicker and be twice as large.
+        from PIL import Image
+
+        count, step = len(self._frames), max(1, round(self.fps / _GIF_FPS))
+        factor = max(1, round(max(self._shape[:2]) / _GIF_SIDE))
+        # Counted from the last frame, which shows how the episode ended.
+        numbers = range((count - 1) % step, count, step)
+        # Each pixel is the mean of a square.
+        frames = [Image.fromarray(self._frame(number)).reduce(factor) for number in numbers]
+        # Of all frames, for colours may come and go; every so many of their pixels.
+        every = math.isqrt(len(frames) // _SAMPLES) + 1
+        sample = np.concatenate([np.asarray(frame)[::every, ::every] for frame in frames])
+        palette = Image.fromarray(sample).quantize(_GIF_COLOURS, Image.Quantize.MEDIANCUT)
+
+        def indices(picture):
+            # Dithered, a background would swarm with dots, no two frames the same.
+            return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+
+        # Pillow takes a pixel to only about the nearest colour, its white to a light grey:
+        # so let each colour be the mean of the pixels that it stands for.
+        chosen = np.asarray(indices(Image.fromarray(sample))).ravel()
+        count = np.bincount(chosen, minlength=256)
+        colours = np.resize(palette.getpalette(), (256, 3)).astype(float)
+        for channel in range(3):
+            total = np.bincount(chosen, sample[..., channel].ravel(), minlength=256)
+            np.divide(total, count, out=colours[:, channel], where=count > 0)
+        frames = [indices(frame) for frame in frames]
+        for frame in frames:
+            frame.putpalette(np.rint(colours).astype(np.uint8).tobytes())
+        # GIF counts in 10 ms. Rounded one by one, frames of 67 ms would run 5 % fast or slow.
+        times = np.rint(np.arange(len(frames) + 1) * (100 * step / self.fps)) * 10
+        durations = np.diff(times).astype(int).tolist()
+        options = {"duration": durations, "loop": 0, "optimize": False}
+        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], **options)
+
+    def _write_mp4(self, file):
+        import imageio.v2 as imageio
+
+        # Every player takes h264 with colours at half the resolution, so in even sizes.
+        height, width, _ = self._shape
+        margins = (0, height % 2), (0, width % 2), (0, 0)
+        options = {"fps": self.fps, "codec": "libx264", "macro_block_size": 2}
+        with imageio.get_writer(file, ".mp4", mode="I", **options) as writer:
+            for number in range(len(self._frames)):
+                writer.append_data(np.pad(self._frame(number), margins, mode="edge"))
+        if file.tell() == 0:
+            raise OSError("ffmpeg wrote nothing")

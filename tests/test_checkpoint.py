@@ -1,0 +1,282 @@
+"""common/checkpoint.py: a training killed at any moment and resumed ends as if it had not been.
+
+First in one process, for each algorithm; then with scripts that are killed.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_scripts import ROOT, SHORT, command, environment, run
+
+import ddpg
+import sac
+import td3
+from common import checkpoint
+from common.environment import make
+from common.errors import UserError
+from common.replay_buffer import ReplayBuffer
+
+CONSTANTS = {"GAMMA": 0.9, "BATCH_SIZE": 8, "TRAIN_EPISODES": 3}
+PROGRESS = {"episode_reward": [-1.5, -0.25], "steps": 60}
+
+
+class Run:
+    """An agent of a script, its environment, and the script's loop."""
+
+    def __init__(self, module, seed):
+        random.seed(seed)
+        np.random.seed(seed)
+        tf.random.set_seed(seed)
+        self.module = module
+        self.env = make("Pendulum-v1")
+        self.env.seed(seed)
+        high = self.env.action_space.high
+        if module is ddpg:
+            self.agent = self.buffer = ddpg.DDPG(1, 3, high)
+            self.store, self.act = self.agent.store_transition, self.agent.get_action
+            self.update = lambda: self.agent.learn(2)
+            return
+        self.buffer = ReplayBuffer(1000)
+        self.store = self.buffer.push
+        if module is td3:
+            self.agent = td3.TD3(3, 1, self.buffer, 8, high)
+            self.act = lambda s: self.agent.policy_net.get_action(s, 1.0)
+            self.update = lambda: self.agent.update(8, 0.5, n_updates=2)
+        else:
+            self.agent = sac.SAC(3, 1, self.buffer, 8, high)
+            self.act = self.agent.policy_net.get_action
+            self.update = lambda: self.agent.update(8, n_updates=2)
+
+    def play(self, episodes, steps=12):
+        """The rewards of all steps."""
+        rewards = []
+        for _ in range(episodes):
+            state = self.env.reset()
+            for step in range(steps):
+                next_state, reward, done, _ = self.env.step(self.act(state))
+                self.store(state, self.act(state), reward, next_state, done)
+                rewards.append(reward)
+                state = next_state
+                if step > 8:
+                    self.update()
+        return [*rewards, random.random(), np.random.random()]
+
+    def values(self):
+        return [np.asarray(v.numpy()) for v in self.agent.compiler.variables]
+
+
+@pytest.fixture
+def started(request, monkeypatch, tmp_path):
+    """A run after two episodes, and the file its state was saved to."""
+    module = getattr(request, "param", ddpg)
+    monkeypatch.setattr(module, "HIDDEN_DIM", 8)
+    if module is ddpg:
+        monkeypatch.setattr(ddpg, "BATCH_SIZE", 8)
+        monkeypatch.setattr(ddpg, "NOISE", "ou")
+    with ThreadPoolExecutor(1) as executor:  # TensorLayer reads every file on the stack
+        one = executor.submit(Run, module, 1).result()
+        one.play(2)
+        path = tmp_path / "sub" / "training.npz"
+        checkpoint.save(path, one.agent, one.env, CONSTANTS, PROGRESS)
+        one.new = lambda seed=5: executor.submit(Run, module, seed).result()
+        yield one, path
+
+
+@pytest.mark.parametrize("started", [ddpg, td3, sac], indirect=True, ids=["ddpg", "td3", "sac"])
+def test_restored_is_as_saved_bit_for_bit(started):
+    one, path = started
+    other = one.new()
+    checkpoint.restore(path, other.agent, other.env, CONSTANTS)  # for the generators of all
+    after = one.play(3)
+    assert checkpoint.restore(path, other.agent, other.env, CONSTANTS) == PROGRESS
+    assert other.play(3) == after
+    for a, b in zip(one.values(), other.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Not because nothing happens: another seed plays and learns otherwise.
+    third = one.new(6)
+    assert third.play(3) != after
+
+
+def test_a_buffer_is_saved_as_far_as_it_is_written(started):
+    _, path = started
+    with np.load(path) as file:
+        assert len(file["memory"]) == 24
+
+
+def test_other_constants_are_named_and_nothing_changes(started):
+    one, path = started
+    before = one.values()
+    constants = {**CONSTANTS, "GAMMA": 0.95, "BATCH_SIZE": 9, "TRAIN_EPISODES": 300}
+    with pytest.raises(UserError) as error:
+        checkpoint.restore(path, one.agent, one.env, constants)
+    assert "GAMMA is 0.9 there, 0.95 here; BATCH_SIZE is 8 there, 9 here. " in str(error.value)
+    assert "TRAIN_EPISODES" not in str(error.value)
+    for a, b in zip(before, one.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_files_are_refused_in_one_line(started):
+    one, path = started
+    whole = path.read_bytes()
+    for damaged in (b"", b"no zip", whole[: len(whole) // 2], whole[:-30]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            checkpoint.restore(path, one.agent, one.env, CONSTANTS)
+        assert checkpoint.progress_in(path) is None
+    path.unlink()
+    with pytest.raises(UserError, match="no such file, so nothing to resume"):
+        checkpoint.restore(path, one.agent, one.env, CONSTANTS)
+
+
+def test_no_pickle_is_read(started, tmp_path):
+    one, path = started
+    with open(path, "wb") as file:
+        header = np.array(json.dumps({"format": 1}))
+        np.savez(file, header=header, evil=np.array([Run], object))
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.restore(path, one.agent, one.env, CONSTANTS)
+
+
+def test_a_full_disk_leaves_the_old_state(started, monkeypatch):
+    one, path = started
+    whole = path.read_bytes()
+    one.play(1)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.write_atomically.__globals__["os"], "fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        checkpoint.save(path, one.agent, one.env, CONSTANTS, PROGRESS)
+    assert path.read_bytes() == whole
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_another_agent_is_refused(started):
+    one, path = started
+    one.agent.new_number = 3
+    checkpoint.save(path, one.agent, one.env, CONSTANTS, PROGRESS)
+    other = one.new()
+    with pytest.raises(UserError, match=r"has other parts \(new_number"):
+        checkpoint.restore(path, other.agent, other.env, CONSTANTS)
+
+
+# ---- scripts, killed
+
+FLAGS = ["--train", "--episodes", 40, "--checkpoint-every", 1, *SHORT["td3"]]
+# Killed when half of the n-th state is on the disk, or as soon as all of it is.
+DIE = """
+import os, runpy, signal, sys
+import numpy as np
+where, n, script, *rest = sys.argv[1:]
+save, replace, count = np.savez, os.replace, 0
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+def savez(file, **arrays):
+    global count
+    count += "training.npz" in str(file.name)
+    save(file, **arrays)
+    if count == int(n) and where == "writing":
+        file.flush()
+        os.truncate(file.name, file.tell() // 2)
+        die()
+def renamed(source, target):
+    replace(source, target)
+    if count == int(n) and where == "after renaming":
+        die()
+np.savez, os.replace = savez, renamed
+sys.argv = [script, *rest]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    status, _, err = run("td3", *FLAGS, folder=folder)
+    assert (status, err) == (0, [])
+    return folder
+
+
+def assert_same_end(folder, expected):
+    task, image = "model/TD3_Pendulum-v1/", "image/td3_Pendulum-v1.png"
+    for name in (task + "weights.npz", image):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    rewards = []
+    for f in (folder, expected):
+        with np.load(f / task / "training.npz") as file:
+            rewards.append(json.loads(file["header"].item())["progress"]["episode_reward"])
+    assert len(rewards[0]) == 40
+    assert rewards[0] == rewards[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.parametrize("where", ["writing", "after renaming"])
+def test_killed_while_saving(where, uninterrupted, tmp_path):
+    line = command("td3", *FLAGS, folder=tmp_path)
+    die = [sys.executable, "-c", DIE, where, "9", *line[1:]]
+    done = subprocess.run(die, cwd=ROOT, env=environment(), capture_output=True, timeout=600)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "model/TD3_Pendulum-v1/weights.npz").exists()
+    status, out, err = run("td3", *FLAGS, "--resume", folder=tmp_path)
+    assert (status, err) == (0, [])
+    done = 9 if where == "after renaming" else 8
+    assert out[0].endswith(f"training.npz after {done} episodes.")
+    assert_same_end(tmp_path, uninterrupted)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_killed_at_random_moments(uninterrupted, tmp_path):
+    state = tmp_path / "model/TD3_Pendulum-v1/training.npz"
+    flags = FLAGS
+    for _ in range(2):
+        process = subprocess.Popen(
+            command("td3", *flags, folder=tmp_path),
+            cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None and not (
+            state.exists() and state.stat().st_mtime_ns != before
+        ):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.5))
+        process.kill()
+        process.wait()
+        flags = [*FLAGS, "--resume"]
+    status, _, err = run("td3", *flags, folder=tmp_path)
+    assert (status, err) == (0, [])
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_resume_with_other_constants_stops(uninterrupted):
+    status, _, err = run("td3", *FLAGS, "--resume", "--gamma", 0.5, folder=uninterrupted)
+    assert status == 1
+    assert len(err) == 1
+    assert "GAMMA is 0.9 there, 0.5 here" in err[0]
+
+
+def test_a_forgotten_resume_loses_nothing(uninterrupted, tmp_path):
+    folder = tmp_path / "model" / "TD3_Pendulum-v1"
+    flags = ["--train", "--checkpoint-every", 1, *SHORT["td3"]]
+    state = folder / "training.npz"
+    process = subprocess.Popen(
+        command("td3", *flags, "--episodes", 1000, folder=tmp_path),
+        cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not state.exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    stopped = state.read_bytes()
+    status, out, err = run("td3", *flags, "--episodes", 2, folder=tmp_path)
+    assert (status, err) == (0, [])
+    assert "--resume would go on. It is kept as training.old.npz." in out[0]
+    assert (folder / "training.old.npz").read_bytes() == stopped
