@@ -1,7 +1,7 @@
 """How good are the saved weights? Greedy returns over fixed start states.
 
     python benchmarks/evaluate.py                     the three agents of model/ on Pendulum
-    python benchmarks/evaluate.py --algorithms td3 --model-dir mine
+    python benchmarks/evaluate.py --algorithms td3 --preset paper --model-dir mine
 
 Each agent plays one greedy episode from each of the start states that
 `env.reset(seed=0)` to `env.reset(seed=99)` give, and the table shows mean and
@@ -47,10 +47,18 @@ def greedy_returns(module, agent, env, starts):
     return returns
 
 
-def load_agent(algorithm, env, model_dir):
-    """The module of an algorithm and its agent with the saved weights of env."""
+def load_agent(algorithm, env_id, model_dir, preset="chapter"):
+    """The module of an algorithm with a preset's constants, its agent with the saved weights,
+    and the environment they are for.
+    """
+    from common.environment import make
+
     module = importlib.import_module(algorithm)
-    module.ENV_ID, module.MODEL_DIR = env.env_id, model_dir
+    if preset not in ("chapter", *module.PRESETS):
+        raise UserError(f"--preset {preset}: {algorithm}.py has {', '.join(module.PRESETS)}")
+    vars(module).update(module.PRESETS.get(preset, {}))
+    env = make(env_id, unit_actions=module.UNIT_ACTIONS)
+    module.ENV_ID, module.MODEL_DIR, module.args.preset = env.env_id, model_dir, preset
     state_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
     if algorithm == "ddpg":
         agent = module.DDPG(action_dim, state_dim, env.action_space.high)
@@ -59,7 +67,7 @@ def load_agent(algorithm, env, model_dir):
         make_agent = getattr(module, module.ALG_NAME)
         agent = make_agent(state_dim, action_dim, buffer, module.HIDDEN_DIM, env.action_space.high)
     agent.load()
-    return module, agent
+    return module, agent, env
 
 
 def main():
@@ -68,16 +76,14 @@ def main():
                         choices=["ddpg", "td3", "sac"], help="default: all three")
     parser.add_argument("--env", default="Pendulum-v1", help="environment (default: Pendulum-v1)")
     parser.add_argument("--model-dir", default="model", help="folder of the weights")
+    parser.add_argument("--preset", default="chapter", help="as given when training")
     parser.add_argument("--starts", type=int, default=100, help="start states (default: 100)")
     args = parser.parse_args()
     quiet.prepare(verbose=False)
-    from common.environment import make
-
     print(f"| {args.env} | mean return | worst return |\n|---|---|---|")
     try:
         for algorithm in args.algorithms:
-            env = make(args.env)
-            module, agent = load_agent(algorithm, env, args.model_dir)
+            module, agent, env = load_agent(algorithm, args.env, args.model_dir, args.preset)
             returns = greedy_returns(module, agent, env, range(args.starts))
             mean, worst = sum(returns) / len(returns), min(returns)
             print(f"| {module.ALG_NAME} | {mean:.1f} | {worst:.1f} |", flush=True)

@@ -13,12 +13,11 @@ from common.files import write_atomically
 
 _GIF_SIDE = 250  # pixels, of the longer side, about: a picture is shrunk by a whole number
 _GIF_FPS = 15  # about, for the same reason
-_GIF_COLOURS = 255  # one short of all: the last stands for "as in the frame before"
-_SAMPLES = 16  # how many frames' worth of pixels the colours are chosen from, about
+_SAMPLE = 16  # how many frames' worth of pixels the colours are chosen from, about
 
 
 def path(image_dir, algorithm, env_id, preset="chapter"):
-    """Where the film goes: beside the curve, `image/td3.gif` and `DIR/td3_ENV.gif`."""
+    """Where the film goes: beside the curve, and named as it is: `image/td3.gif`."""
     return curve.path(image_dir, algorithm, env_id, preset).with_suffix(".gif")
 
 
@@ -86,8 +85,6 @@ class Film:
         return np.frombuffer(zlib.decompress(self._frames[number]), np.uint8).reshape(self._shape)
 
     def _write_gif(self, file):
-        # Not imageio's writer, which gives each frame a palette of its own: the film would
-        # flicker and be twice as large.
         from PIL import Image
 
         count, step = len(self._frames), max(1, round(self.fps / _GIF_FPS))
@@ -95,32 +92,13 @@ class Film:
         # Counted from the last frame, which shows how the episode ended.
         numbers = range((count - 1) % step, count, step)
         # Each pixel is the mean of a square.
-        frames = [Image.fromarray(self._frame(number)).reduce(factor) for number in numbers]
-        # Of all frames, for colours may come and go; every so many of their pixels.
-        every = math.isqrt(len(frames) // _SAMPLES) + 1
-        sample = np.concatenate([np.asarray(frame)[::every, ::every] for frame in frames])
-        palette = Image.fromarray(sample).quantize(_GIF_COLOURS, Image.Quantize.MEDIANCUT)
-
-        def indices(picture):
-            # Dithered, a background would swarm with dots, no two frames the same.
-            return picture.quantize(palette=palette, dither=Image.Dither.NONE)
-
-        # Pillow takes a pixel to only about the nearest colour, its white to a light grey:
-        # so let each colour be the mean of the pixels that it stands for.
-        chosen = np.asarray(indices(Image.fromarray(sample))).ravel()
-        count = np.bincount(chosen, minlength=256)
-        colours = np.resize(palette.getpalette(), (256, 3)).astype(float)
-        for channel in range(3):
-            total = np.bincount(chosen, sample[..., channel].ravel(), minlength=256)
-            np.divide(total, count, out=colours[:, channel], where=count > 0)
-        frames = [indices(frame) for frame in frames]
-        for frame in frames:
-            frame.putpalette(np.rint(colours).astype(np.uint8).tobytes())
+        pictures = [Image.fromarray(self._frame(number)).reduce(factor) for number in numbers]
+        first, *others = _with_one_palette(pictures)
         # GIF counts in 10 ms. Rounded one by one, frames of 67 ms would run 5 % fast or slow.
-        times = np.rint(np.arange(len(frames) + 1) * (100 * step / self.fps)) * 10
+        times = np.rint(np.arange(len(pictures) + 1) * (100 * step / self.fps)) * 10
         durations = np.diff(times).astype(int).tolist()
         options = {"duration": durations, "loop": 0, "optimize": False}
-        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], **options)
+        first.save(file, "GIF", save_all=True, append_images=others, **options)
 
     def _write_mp4(self, file):
         import imageio.v2 as imageio
@@ -134,3 +112,35 @@ class Film:
                 writer.append_data(np.pad(self._frame(number), margins, mode="edge"))
         if file.tell() == 0:
             raise OSError("ffmpeg wrote nothing")
+
+
+def _with_one_palette(pictures):
+    """The pictures (Pillow's, RGB) in the same 256 colours, chosen for all of them.
+
+    With a palette for each frame, as imageio and Pillow write it, what stands still would
+    flicker if it has more colours, and take three times the room.
+    """
+    from PIL import Image
+
+    # Of every picture, for colours may come and go; not every pixel, where they are many.
+    every = math.isqrt(len(pictures) // _SAMPLE) + 1
+    sample = np.concatenate([np.asarray(picture)[::every, ::every] for picture in pictures])
+    palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)
+
+    def indexed(picture):
+        # Dithered, a background would swarm with dots, no two frames the same.
+        return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+
+    # Pillow takes a pixel to only about the nearest colour, its white to a light grey: so
+    # let each colour be the mean of the pixels that it stands for.
+    index = np.asarray(indexed(Image.fromarray(sample))).ravel()
+    count = np.bincount(index, minlength=256)
+    colours = np.resize(palette.getpalette(), (256, 3)).astype(float)
+    for channel in range(3):
+        total = np.bincount(index, sample[..., channel].ravel(), minlength=256)
+        np.divide(total, count, out=colours[:, channel], where=count > 0)
+    colours = np.rint(colours).astype(np.uint8).tobytes()
+    pictures = [indexed(picture) for picture in pictures]
+    for picture in pictures:
+        picture.putpalette(colours)
+    return pictures

@@ -1,5 +1,8 @@
 """What a run shows while it goes on, and what it leaves behind."""
 
+import contextlib
+import errno
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,6 +13,8 @@ from tqdm import tqdm
 from common import checkpoint, curve, film, weights
 from common.errors import UserError
 from common.files import task_name
+
+_CLOSED = (errno.EPIPE, errno.EIO)  # what writing to a closed pipe or terminal gives
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
 
@@ -41,6 +46,10 @@ class Training:
             for name, value in constants.items()
             if name.isupper() and isinstance(value, (bool, int, float, str))
         }
+        if constants.get("REPLAY_BUFFER_SIZE", np.inf) <= constants["BATCH_SIZE"]:
+            raise UserError(
+                "--replay-buffer-size must be larger than --batch-size, or nothing is learned"
+            )
         self.episodes = constants["TRAIN_EPISODES"]
         self.checkpoint_every = constants["CHECKPOINT_EVERY"]
         self.algorithm, self.env_id = constants["ALG_NAME"], constants["ENV_ID"]
@@ -68,6 +77,12 @@ class Training:
             self._resume()
         else:
             self._keep_unfinished()
+        limit, steps = self.env.max_episode_steps, self.constants["MAX_STEPS"]
+        if limit is not None and limit > steps:
+            print(
+                f"Episodes of {self.env_id} have {limit} steps, but --max-steps {steps} cuts them.",
+                flush=True,
+            )
         self.writer = _tensorboard(self.args.tensorboard, self.log_name)
         self.start = time.time() - self.seconds
         self.last = time.time()
@@ -114,37 +129,36 @@ class Training:
             self._save_state()
 
     def __exit__(self, kind, error, traceback):
-        self.bar.close()
+        with contextlib.suppress(OSError):  # a closed terminal
+            self.bar.close()
         if self.writer is not None:
             self.writer.close()
-        try:
-            self._leave(finished=kind is None)
-        except BrokenPipeError as closed:
-            raise _closed_output(self.episodes_done) from closed
-        if kind is BrokenPipeError:
-            raise _closed_output(self.episodes_done) from error
-        if kind is None and self.collapse:
-            raise UserError(self.collapse)
+        finished = kind is None
+        if self.learned and not finished:
+            self._check_finite()
+        collapse = self._collapse() if finished and self.learned else ""
+        # All is saved before anything is said: nobody may be listening any more.
+        heard = _say(self._save(spare_weights=bool(collapse)))
+        if not heard or (isinstance(error, OSError) and error.errno in _CLOSED):
+            raise UserError(
+                f"the output was closed after episode {self.episodes_done}: training stopped, "
+                "everything is saved"
+            ) from error
+        if collapse:
+            raise UserError(collapse)
 
-    def _leave(self, finished):
-        """Save the weights and the curve, and say so."""
-        self.collapse = ""
-        # Saved before it is said: nobody may be listening any more.
+    def _save(self, spare_weights):
+        """Save the weights and the curve; returns lines that say so."""
         lines = ["No update was made in this run: saved weights are left as they were."]
-        if self.learned:
-            if not finished:
-                self._check_finite()
-            self.collapse = self._collapse() if finished else ""
-            if self.collapse and self.weights.exists():
-                lines = [f"{self.weights} is left as it was."]
-            else:
-                lines = [f"Saved {self.agent.save()}"]
+        if self.learned and spare_weights and self.weights.exists():
+            lines = [f"{self.weights} is left as it was."]
+        elif self.learned:
+            lines = [f"Saved {self.agent.save()}"]
         if self.episode_reward:
             title = (self.algorithm, self.env_id, self.seed)
             curve.save(self.image, self.episode_reward, self.running_reward, *title)
             lines.append(f"Saved {self.image}")
-        for line in lines:
-            print(line, flush=True)
+        return lines
 
     def _collapse(self):
         """What to say if the running reward lost most of what it had gained, else ""."""
@@ -154,7 +168,7 @@ class Training:
         best = 10 + int(running[10:].argmax())
         gain, loss = running[best] - running[: best + 1].min(), running[best] - running[-1]
         noise = np.std(self.episode_reward[best - 10 : best + 1])
-        if loss <= gain / 2 or loss <= 2 * noise:
+        if gain <= 2 * noise or loss <= gain / 2:
             return ""
         return (
             f"the running reward collapsed, from {running[best]:.1f} at episode {best + 1} to "
@@ -255,10 +269,17 @@ def _tensorboard(folder, name):
         ) from error
 
 
-def _closed_output(episodes):
-    return UserError(
-        f"the output was closed after episode {episodes}: training stopped, everything is saved"
-    )
+def _say(lines):
+    """Print lines; returns whether there still was an output to print them to."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except OSError:
+        # Or Python, when it ends, would try to write the rest, and complain.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def episode_line(phase, episode, episodes, episode_reward, start):

@@ -63,6 +63,7 @@ def test_train_then_test_shows_the_run_and_nothing_else(script, tmp_path):
     )
     rest = [line for line in out if line not in training + testing]
     assert rest == [
+        "Episodes of Pendulum-v1 have 200 steps, but --max-steps 60 cuts them.",
         COMPILING,
         f"Saved {folder / 'weights.npz'}",
         f"Saved {image}",
