@@ -28,7 +28,7 @@ POLICY_TARGET_UPDATE_INTERVAL = 3  # Q updates for each policy update, in [1, in
 POLICY_LOSS = "q1"  # Q value that the policy climbs, one of q1, min
 EXPLORE_NOISE_SCALE = 1.0  # standard deviation of the exploration noise, in [0, inf)
 EVAL_NOISE_SCALE = 0.5  # the same of target policy smoothing, in [0, inf)
-REWARD_SCALE = 1.0  # factor of the standardised rewards, in (0, inf)
+REWARD_SCALE = 1.0  # factor of the (standardised) rewards, in (0, inf)
 REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, inf)
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
 CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
@@ -63,6 +63,14 @@ PRESETS = {
         "UNIT_ACTIONS": True,  # so that noise is in shares of the range
         "WEIGHT_INIT": "fan_in",  # PyTorch's default, which the authors used
     },
+}
+PRESETS["tuned"] = {
+    **PRESETS["paper"],
+    # for Pendulum, chosen by trials on seed 0:
+    "BATCH_SIZE": 128,
+    "HIDDEN_DIM": 64,
+    "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
+    "UPDATE_ITR": 2,
 }
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once

@@ -29,7 +29,7 @@ from common.errors import UserError
 _RUN = {
     "--train": (False, None, "train, save the weights and the reward curve"),
     "--test": (False, None, "play with the saved weights, after training if both"),
-    "--preset": ("chapter", ("NAME",), "set of constants; other flags override it; "),
+    "--preset": ("chapter", ("NAME",), "values for the constants, which single flags override: "),
     "--resume": (False, None, "with --train: go on where a training was stopped or killed"),
     "--tensorboard": (None, ("DIR", "runs"), "with --train: write curves for TensorBoard "
                       "(folder: runs)"),

@@ -26,6 +26,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context  # call_function: 20 us, the public call takes 90
+from tqdm import tqdm
 
 from common.errors import UserError
 from common.networks import variables_of
@@ -174,7 +175,8 @@ class _Function:
         program = self.programs.get(kind)
         if program is None:
             if self.announce and not self.programs:
-                print(self.announce, flush=True)
+                with tqdm.external_write_mode():  # not into a progress bar
+                    print(self.announce, flush=True)
             program = _Program(self.compiler, self.fn, args, self.repeated)
             self.programs[kind] = program
         return program(args)

@@ -89,11 +89,11 @@ def standardise(reward):
 
 
 def regress(q_net, optimizer, state, action, y):
-    """One step of Q(s, a) towards y (6.4); returns the squared error before it."""
+    """One step of Q(s, a) towards y (6.4); returns the squared error before it, and mean Q."""
     q, tape = q_net.forward(np.hstack([state, action]))
     grads, _ = q_net.backward(tape, 2 * (q - y) / len(q))
     optimizer.step(grads)
-    return np.mean((q - y) ** 2)
+    return np.mean((q - y) ** 2), np.mean(q)
 
 
 def climb(q_nets, state, action):
@@ -128,13 +128,14 @@ class DDPG:
     Args:
         nets: dict from `actor`, `critic`, `actor_target`, `critic_target` to weights.
         action_range: number or (action_dim,).
-        lr_a, lr_c, gamma, tau, var: the constants of ddpg.py.
+        lr_a, lr_c, gamma, tau, var, reward_scale: the constants of ddpg.py.
     """
 
-    def __init__(self, nets, action_range, lr_a, lr_c, gamma, tau, var):
+    def __init__(self, nets, action_range, lr_a, lr_c, gamma, tau, var, reward_scale=1.0):
         for name in ("actor", "critic", "actor_target", "critic_target"):
             setattr(self, name, Net(nets[name]))
         self.action_range, self.gamma, self.tau, self.var = action_range, gamma, tau, var
+        self.reward_scale = reward_scale
         self.actor_opt = Adam(self.actor.weights, lr_a)
         self.critic_opt = Adam(self.critic.weights, lr_c)
 
@@ -143,18 +144,19 @@ class DDPG:
         return deterministic(self.actor, state, self.action_range)[0]
 
     def update(self, state, action, reward, next_state, done):
-        """One update from a batch; returns the losses of critic and actor."""
+        """One update from a batch; returns the losses of critic and actor, and mean Q."""
         self.var *= 0.9995
         next_action, _ = deterministic(self.actor_target, next_state, self.action_range)
-        y = reward + self.gamma * (1 - done) * self.critic_target(next_state, next_action)
-        critic_loss = regress(self.critic, self.critic_opt, state, action, y)
+        next_q = self.critic_target(next_state, next_action)
+        y = self.reward_scale * reward + self.gamma * (1 - done) * next_q
+        critic_loss, q_mean = regress(self.critic, self.critic_opt, state, action, y)
 
         action, backward = deterministic(self.actor, state, self.action_range)
         q, slope = climb([self.critic], state, action)
         self.actor_opt.step(backward(-slope / len(q)))
         soft_update(self.actor, self.actor_target, self.tau)
         soft_update(self.critic, self.critic_target, self.tau)
-        return [critic_loss, -q.mean()]
+        return [critic_loss, -q.mean(), q_mean]
 
 
 class TD3:
@@ -167,6 +169,8 @@ class TD3:
         q_lr, policy_lr: learning rates.
         policy_loss: "q1" or "min", the Q value that the policy climbs.
     """
+
+    standardises, clips = True, False  # as in the chapter
 
     def __init__(self, nets, action_range, interval, q_lr, policy_lr, policy_loss):
         for name in ("q_net1", "q_net2", "policy_net"):
@@ -196,19 +200,24 @@ class TD3:
         gamma=0.9,
         soft_tau=0.01,
     ):
-        """One update from a batch and N(0, 1) noise; returns the losses of q1, q2, policy."""
+        """One update from a batch and N(0, 1) noise; returns the losses of q1, q2,
+        policy, and the mean of q1.
+        """
         self.update_cnt += 1
         smoothing = np.clip(eval_noise_scale * noise, -2 * eval_noise_scale, 2 * eval_noise_scale)
         next_action, _ = deterministic(self.target_policy_net, next_state, self.action_range)
         next_action = next_action + smoothing
+        if self.clips:
+            next_action = np.clip(next_action, -self.action_range, self.action_range)
         next_q = np.minimum(
             self.target_q_net1(next_state, next_action), self.target_q_net2(next_state, next_action)
         )
-        y = reward_scale * standardise(reward) + gamma * (1 - done) * next_q
-        q1_loss = regress(self.q_net1, self.q_optimizer1, state, action, y)
-        q2_loss = regress(self.q_net2, self.q_optimizer2, state, action, y)
+        reward = standardise(reward) if self.standardises else reward
+        y = reward_scale * reward + gamma * (1 - done) * next_q
+        q1_loss, q_mean = regress(self.q_net1, self.q_optimizer1, state, action, y)
+        q2_loss, _ = regress(self.q_net2, self.q_optimizer2, state, action, y)
         if self.update_cnt % self.interval:
-            return [q1_loss, q2_loss, 0.0]
+            return [q1_loss, q2_loss, 0.0, q_mean]
 
         action, backward = deterministic(self.policy_net, state, self.action_range)
         q, slope = climb(self.climbed, state, action)
@@ -216,7 +225,7 @@ class TD3:
         soft_update(self.q_net1, self.target_q_net1, soft_tau)
         soft_update(self.q_net2, self.target_q_net2, soft_tau)
         soft_update(self.policy_net, self.target_policy_net, soft_tau)
-        return [q1_loss, q2_loss, -q.mean()]
+        return [q1_loss, q2_loss, -q.mean(), q_mean]
 
 
 class TanhGaussian:
@@ -275,6 +284,8 @@ class SAC:
         log_std_min, log_std_max: bounds of the policy's log std.
     """
 
+    standardises = True  # as in the chapter
+
     def __init__(
         self,
         nets,
@@ -325,7 +336,7 @@ class SAC:
         As in the chapter, a fixed alpha is set to 1 after the policy's step.
 
         Returns:
-            The losses of q1, q2, policy, alpha.
+            The losses of q1, q2, policy, alpha, then the mean of q1, and the new alpha.
         """
         sample = TanhGaussian(self.policy_net, next_state, next_z, self.action_range, *self.bounds)
         next_v = np.minimum(
@@ -333,9 +344,10 @@ class SAC:
             self.target_soft_q_net2(next_state, sample.action),
         )
         next_v = next_v - self.alpha * sample.log_prob
-        y = reward_scale * standardise(reward) + gamma * (1 - done) * next_v  # (6.25)
-        q1_loss = regress(self.soft_q_net1, self.soft_q_optimizer1, state, action, y)
-        q2_loss = regress(self.soft_q_net2, self.soft_q_optimizer2, state, action, y)
+        reward = standardise(reward) if self.standardises else reward
+        y = reward_scale * reward + gamma * (1 - done) * next_v  # (6.25)
+        q1_loss, q_mean = regress(self.soft_q_net1, self.soft_q_optimizer1, state, action, y)
+        q2_loss, _ = regress(self.soft_q_net2, self.soft_q_optimizer2, state, action, y)
 
         sample = TanhGaussian(self.policy_net, state, z, self.action_range, *self.bounds)
         q, slope = climb(self.climbed, state, sample.action)
@@ -352,4 +364,4 @@ class SAC:
 
         soft_update(self.soft_q_net1, self.target_soft_q_net1, soft_tau)
         soft_update(self.soft_q_net2, self.target_soft_q_net2, soft_tau)
-        return [q1_loss, q2_loss, policy_loss, alpha_loss]
+        return [q1_loss, q2_loss, policy_loss, alpha_loss, q_mean, self.alpha]

@@ -200,8 +200,9 @@ class DDPGPair(Pair):
     script = ddpg
     numbers = ("var",)
 
-    def build(self, patch):
+    def build(self, patch, **constants):
         self.constants = {"LR_A": 7e-4, "LR_C": 1e-3, "GAMMA": 0.8, "TAU": 0.05, "VAR": 1.5}
+        self.constants |= constants
         sizes = {"MEMORY_CAPACITY": CAPACITY, "BATCH_SIZE": BATCH_SIZE, "HIDDEN_DIM": HIDDEN_DIM}
         for name, value in {**self.constants, **sizes}.items():
             patch.setattr(ddpg, name, value)
@@ -329,6 +330,23 @@ def test_eager_and_compiled_follow_the_reference_and_agree(monkeypatch, kind, op
 )
 def test_compiled_updates_follow_the_reference(monkeypatch, kind, n_updates, options):
     kind(monkeypatch, **options).run(54 // n_updates, n_updates)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+@pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
+def test_the_papers_way(monkeypatch, kind, eager):
+    """Rewards as they are, times a factor; and TD3's target actions within the range."""
+    if kind is DDPGPair:
+        options = {"REWARD_SCALE": 0.3}
+    else:
+        options = {"settings": {**(TD3_SETTINGS if kind is TD3Pair else SAC_SETTINGS)}}
+        options["settings"]["reward_scale"] = 0.3
+        monkeypatch.setattr(kind.script, "STANDARDISE_REWARDS", False)
+        monkeypatch.setattr(getattr(reference, kind.script.ALG_NAME), "standardises", False)
+    if kind is TD3Pair:
+        monkeypatch.setattr(td3, "CLIP_ACTIONS", True)
+        monkeypatch.setattr(reference.TD3, "clips", True)
+    kind(monkeypatch, eager=eager, **VECTOR, **options).run(50)
 
 
 @pytest.mark.parametrize("n_updates", [1, 2, 3])
