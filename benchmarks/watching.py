@@ -2,8 +2,8 @@
 
     python benchmarks/watching.py
 
-Whole runs of the scripts, taking turns; counted is the time from the 20th episode of learning
-to the last, so without imports and compilation.
+Whole runs of the scripts, taking turns; counted is the time from the end of the 20th episode
+to the end of the last, so without imports and compilation.
 """
 
 import argparse

@@ -114,16 +114,18 @@ def restore(path, agent, env, constants):
 def progress_in(path):
     """The progress of a saved training, or None where there is none that can be read."""
     try:
-        return _read(Path(path))[0]["progress"]
+        return _read(Path(path), with_arrays=False)[0]["progress"]
     except UserError:
         return None
 
 
-def _read(path):
+def _read(path, with_arrays=True):
+    """The header and, unless only that is wanted (a buffer is large), all arrays by name."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop("header").item())
+            header = json.loads(file["header"].item())
+            names = [name for name in file.files if name != "header"] if with_arrays else []
+            arrays = {name: file[name] for name in names}
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}, not {FORMAT}")
     except FileNotFoundError as error:

@@ -63,6 +63,7 @@ class Training:
         self.steps = 0
         self.seconds = 0.0  # of the runs that this one continues
         self.learned = False
+        self.unfinished = False  # whether an earlier training's state is to be kept
         self.log_name = time.strftime(
             f"{self.algorithm.lower()}_{task_name(self.env_id, args.preset)}"
             f"_seed{self.seed}_%Y%m%d-%H%M%S"
@@ -189,9 +190,9 @@ class Training:
 
     def _save_state(self):
         """Write the training state, the one that --resume reads."""
-        if self.unfinished is not None:
+        if self.unfinished:
             self.state.replace(self.state.with_suffix(".old.npz"))
-            self.unfinished = None
+            self.unfinished = False
         progress = {
             "episode_reward": self.episode_reward,
             "running_reward": self.running_reward,
@@ -204,7 +205,6 @@ class Training:
         checkpoint.save(self.state, self.agent, self.env, self.constants, progress)
 
     def _resume(self):
-        self.unfinished = None
         progress = checkpoint.restore(self.state, self.agent, self.env, self.constants)
         for name in ("episode_reward", "running_reward", "steps", "seconds", "learned", "log_name"):
             setattr(self, name, progress[name])
@@ -216,10 +216,9 @@ class Training:
 
     def _keep_unfinished(self):
         """Whoever forgot --resume loses nothing."""
-        self.unfinished = None
         progress = checkpoint.progress_in(self.state) if self.state.exists() else None
         if progress and len(progress["episode_reward"]) < progress["episodes"]:
-            self.unfinished = progress
+            self.unfinished = True
             print(
                 f"{self.state} holds a training that was stopped after "
                 f"{len(progress['episode_reward'])} of {progress['episodes']} episodes; --resume "
@@ -243,7 +242,7 @@ class Training:
 
 def film_path(args, constants):
     """The file that --record asks for: None, the one given, or the usual one beside the curve."""
-    if not args.record and args.record is not None:
+    if args.record == "":
         task = (constants["ALG_NAME"], constants["ENV_ID"], args.preset)
         return film.path(constants["IMAGE_DIR"], *task)
     return args.record
