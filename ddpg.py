@@ -14,6 +14,7 @@ RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
 RENDER = False  # show training in a window
 
 TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
+TRAIN_STEPS = 0  # steps of training, whatever the episodes (0: episodes count), in [0, inf)
 TEST_EPISODES = 10  # episodes of testing, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 
@@ -30,11 +31,15 @@ VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, in
 OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
 VAR_DECAY = 0.9995  # factor of that deviation at each update, in (0, 1]
 CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
+EVALUATE_EVERY = 0  # steps between greedy evaluations (0: none), in [0, inf)
+EVALUATION_EPISODES = 10  # episodes of an evaluation, in [1, 1000]
+KEEP = "last"  # weights that are saved (best: of the best evaluation), one of last, best
 
 # Not in the chapter; with these values, as the chapter has it:
 EXPLORE_STEPS = 0  # up to this step, actions are uniformly random, in [0, inf)
 LEARN_AFTER = 0  # transitions stored before learning starts (0: a full memory), in [0, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
+EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
 WEIGHT_INIT = "normal"  # N(0, 0.3), or uniform as in the papers, one of normal, fan_in
 
@@ -297,16 +302,20 @@ class DDPG:
         self.memory[index, :] = transition
         self.pointer += 1
 
+    def greedy_actions(self, states):
+        """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
+        return self._act(states).numpy()
+
     def save(self):
         """Save all networks; returns the file's path."""
         path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
+        weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 
     def load(self):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
         path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
+        weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
         for average, target in zip(self.averages, targets):
             average.assign(target)
@@ -331,7 +340,7 @@ if __name__ == "__main__":
     if args.train:
         with report.Training(agent, env, args, globals()) as log:
             frame_idx = log.steps  # 0, unless resumed
-            for episode in range(log.episodes_done, TRAIN_EPISODES):
+            for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
                 state = env.reset()
                 agent.reset_noise()
                 episode_reward = 0
@@ -340,7 +349,7 @@ if __name__ == "__main__":
                         env.render()
                     if frame_idx >= EXPLORE_STEPS:
                         action = agent.get_action(state)  # with exploration noise
-                    else:
+                    elif step % EXPLORE_HOLD == 0:
                         action = agent.sample_action()
                     state_, reward, done, info = env.step(action)
                     agent.store_transition(state, action, reward, state_, done)
@@ -372,6 +381,7 @@ if __name__ == "__main__":
                 if done or info["TimeLimit.truncated"]:
                     break
             rewards.append(episode_reward)
-            report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
+            number = f"{episode + 1}/{TEST_EPISODES}"
+            report.episode_line("Testing", number, episode_reward, t0)
         report.test_summary(rewards)
         env.close()

@@ -14,6 +14,7 @@ RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
 RENDER = False  # show training in a window
 
 TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
+TRAIN_STEPS = 0  # steps of training, whatever the episodes (0: episodes count), in [0, inf)
 TEST_EPISODES = 10  # episodes of testing, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 BATCH_SIZE = 256  # transitions in an update, in [1, inf)
@@ -31,9 +32,13 @@ REWARD_SCALE = 1.0  # factor of the (standardised) rewards, in (0, inf)
 REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, inf)
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
 CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
+EVALUATE_EVERY = 0  # steps between greedy evaluations (0: none), in [0, inf)
+EVALUATION_EPISODES = 10  # episodes of an evaluation, in [1, 1000]
+KEEP = "last"  # weights that are saved (best: of the best evaluation), one of last, best
 
 # Not in the chapter; with these values, as the chapter has it:
 STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
+EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
 WEIGHT_INIT = "small"  # the Qs' uniform weights, up to 0.003 or fan-in, one of small, fan_in
 
@@ -356,16 +361,20 @@ class SAC:
         return tf.stack([q_value_loss1, q_value_loss2, policy_loss, alpha_loss, q_mean,
                          self.alpha])
 
+    def greedy_actions(self, states):
+        """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
+        return self.policy_net.infer(states, True).numpy()
+
     def save(self):
         """Save all networks; returns the file's path."""
         path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.save(path, ALG_NAME, ENV_ID, networks_of(self))
+        weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 
     def load(self):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
         path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.load(path, ALG_NAME, ENV_ID, networks_of(self))
+        weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
 
 
 if __name__ == "__main__":
@@ -388,7 +397,7 @@ if __name__ == "__main__":
     if args.train:
         with report.Training(agent, env, args, globals()) as log:
             frame_idx = log.steps  # 0, unless resumed
-            for episode in range(log.episodes_done, TRAIN_EPISODES):
+            for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
@@ -396,7 +405,7 @@ if __name__ == "__main__":
                         env.render()
                     if frame_idx > EXPLORE_STEPS:
                         action = agent.policy_net.get_action(state)
-                    else:
+                    elif step % EXPLORE_HOLD == 0:
                         action = agent.policy_net.sample_action()
                     next_state, reward, done, info = env.step(action)
                     replay_buffer.push(state, action, reward, next_state, done)
@@ -429,6 +438,7 @@ if __name__ == "__main__":
                 if done or info["TimeLimit.truncated"]:
                     break
             rewards.append(episode_reward)
-            report.episode_line("Testing", episode + 1, TEST_EPISODES, episode_reward, t0)
+            number = f"{episode + 1}/{TEST_EPISODES}"
+            report.episode_line("Testing", number, episode_reward, t0)
         report.test_summary(rewards)
         env.close()

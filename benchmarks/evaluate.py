@@ -21,35 +21,8 @@ from common.errors import UserError
 BEST_PENDULUM = -132.9  # finite-horizon dynamic programming on a fine grid, same starts
 
 
-def greedy_returns(module, agent, env, starts):
-    """The returns of one greedy episode from each start: list of float.
-
-    Args:
-        module: ddpg, td3 or sac.
-        agent: its agent.
-        env: Environment.
-        starts: seeds for env.reset.
-    """
-    if module.ALG_NAME == "TD3":
-        act = lambda state: agent.policy_net.get_action(state, 0.0, greedy=True)  # noqa: E731
-    else:
-        policy = getattr(agent, "policy_net", agent)
-        act = lambda state: policy.get_action(state, greedy=True)  # noqa: E731
-    returns = []
-    for seed in starts:
-        state, total = env.reset(seed=seed), 0.0
-        for _ in range(module.MAX_STEPS):
-            state, reward, done, info = env.step(act(state))
-            total += reward
-            if done or info["TimeLimit.truncated"]:
-                break
-        returns.append(total)
-    return returns
-
-
 def load_agent(algorithm, env_id, model_dir, preset="chapter"):
-    """The module of an algorithm with a preset's constants, its agent with the saved weights,
-    and the environment they are for.
+    """The module of an algorithm with a preset's constants, and its agent with the saved weights.
     """
     from common.environment import make
 
@@ -67,7 +40,7 @@ def load_agent(algorithm, env_id, model_dir, preset="chapter"):
         make_agent = getattr(module, module.ALG_NAME)
         agent = make_agent(state_dim, action_dim, buffer, module.HIDDEN_DIM, env.action_space.high)
     agent.load()
-    return module, agent, env
+    return module, agent
 
 
 def main():
@@ -80,11 +53,15 @@ def main():
     parser.add_argument("--starts", type=int, default=100, help="start states (default: 100)")
     args = parser.parse_args()
     quiet.prepare(verbose=False)
+    from common.evaluation import TEST_STARTS, Evaluation
+
     print(f"| {args.env} | mean return | worst return |\n|---|---|---|")
     try:
         for algorithm in args.algorithms:
-            module, agent, env = load_agent(algorithm, args.env, args.model_dir, args.preset)
-            returns = greedy_returns(module, agent, env, range(args.starts))
+            module, agent = load_agent(algorithm, args.env, args.model_dir, args.preset)
+            starts = TEST_STARTS[: args.starts]
+            evaluation = Evaluation(args.env, starts, module.MAX_STEPS, module.UNIT_ACTIONS)
+            returns = evaluation.returns(agent)
             mean, worst = sum(returns) / len(returns), min(returns)
             print(f"| {module.ALG_NAME} | {mean:.1f} | {worst:.1f} |", flush=True)
     except UserError as error:

@@ -39,7 +39,8 @@ _RUN = {
     "--verbose": (False, None, "show the packages' logs, and tracebacks"),
 }
 _NEEDS = {"resume": "train", "tensorboard": "train", "record": "test"}
-_SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes"}
+_SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes",
+          "TRAIN_STEPS": "--steps"}
 _BOUND = r"(-?(?:inf|\d[\d.e+-]*))"
 _INTERVAL = re.compile(rf"\b(in ([\[(]){_BOUND}, {_BOUND}([\])]))")
 _CHOICE = re.compile(r"\bone of (.+)$")

@@ -15,9 +15,10 @@ from common.errors import UserError
 from common.files import write_atomically
 from common.networks import holders_of
 
-FORMAT = 1  # raise it when older code could no longer read the file
+FORMAT = 2  # raise it when older code could no longer read the file
 # A run may be resumed with other values of these; they change nothing that was computed.
-FREE = {"TRAIN_EPISODES", "TEST_EPISODES", "RENDER", "CHECKPOINT_EVERY", "MODEL_DIR", "IMAGE_DIR"}
+FREE = {"TRAIN_EPISODES", "TRAIN_STEPS", "TEST_EPISODES", "RENDER", "CHECKPOINT_EVERY",
+        "MODEL_DIR", "IMAGE_DIR"}
 
 
 def path(model_dir, algorithm, env_id, preset):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from common import checkpoint, curve, film, weights
 from common.errors import UserError
+from common.evaluation import VALIDATION_STARTS, Evaluation
 from common.files import task_name
 
 _CLOSED = (errno.EPIPE, errno.EIO)  # what writing to a closed pipe or terminal gives
@@ -26,11 +27,12 @@ class Training:
     curve so far is drawn, and a line says where: at the last episode, at Ctrl-C
     or SIGTERM, at an error. Only weights that are not finite are never saved, nor
     those that no update has touched, nor those of a run whose reward collapsed
-    over weights that were saved before.
+    over weights that were saved before. With KEEP "best", those of the best
+    evaluation are saved instead, when it is made.
 
     Args:
         agent: has save(), `losses` (None before the first update, then a tensor),
-            `loss_names` and `compiler`.
+            `loss_names`, `compiler` and, for evaluations, greedy_actions(states).
         env: the Environment it plays.
         args: what arguments.parse() returned.
         constants: the script's globals().
@@ -50,8 +52,12 @@ class Training:
             raise UserError(
                 "--replay-buffer-size must be larger than --batch-size, or nothing is learned"
             )
-        self.episodes = constants["TRAIN_EPISODES"]
+        if constants["KEEP"] == "best" and not constants["EVALUATE_EVERY"]:
+            raise UserError("--keep best needs --evaluate-every: what is best has to be measured")
+        self.train_episodes, self.train_steps = constants["TRAIN_EPISODES"], constants["TRAIN_STEPS"]
         self.checkpoint_every = constants["CHECKPOINT_EVERY"]
+        self.evaluate_every = constants["EVALUATE_EVERY"]
+        self.keep_best = constants["KEEP"] == "best"
         self.algorithm, self.env_id = constants["ALG_NAME"], constants["ENV_ID"]
         self.seed = constants["RANDOM_SEED"]
         task = (self.algorithm, self.env_id, args.preset)
@@ -60,8 +66,10 @@ class Training:
         self.image = curve.path(constants["IMAGE_DIR"], *task)
         self.episode_reward = []
         self.running_reward = []  # the chapter's curve
+        self.evaluation = None  # made when needed
+        self.evaluations = []  # [steps done, [return of each start]] of each
         self.steps = 0
-        self.seconds = 0.0  # of the runs that this one continues
+        self.seconds = 0.0  # of the runs that this one continues; evaluations do not count
         self.learned = False
         self.unfinished = False  # whether an earlier training's state is to be kept
         self.log_name = time.strftime(
@@ -72,6 +80,17 @@ class Training:
     @property
     def episodes_done(self):
         return len(self.episode_reward)
+
+    @property
+    def finished(self):
+        if self.train_steps:
+            return self.steps >= self.train_steps
+        return self.episodes_done >= self.train_episodes
+
+    def episodes(self):
+        """Number the episodes still to play: up to TRAIN_EPISODES or, if given, TRAIN_STEPS."""
+        while not self.finished:
+            yield self.episodes_done
 
     def __enter__(self):
         if self.args.resume:
@@ -86,15 +105,18 @@ class Training:
             )
         self.writer = _tensorboard(self.args.tensorboard, self.log_name)
         self.start = time.time() - self.seconds
-        self.last = time.time()
         self.bar = tqdm(
-            total=self.episodes,
-            initial=self.episodes_done,
+            total=self.train_steps or self.train_episodes,
+            initial=self.steps if self.train_steps else self.episodes_done,
+            unit_scale=bool(self.train_steps),
             disable=None,  # where the output is no terminal
             file=sys.stdout,
             dynamic_ncols=True,
             bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",
         )
+        if self.evaluate_every and not self.evaluations:
+            self._evaluate()
+        self.last = time.time()
         return self
 
     def episode(self, episode_reward, steps, **measured):
@@ -116,18 +138,48 @@ class Training:
         self.steps += steps
         self.learned = self.learned or self.agent.losses is not None
         with tqdm.external_write_mode(file=sys.stdout):
-            episode_line("Training", self.episodes_done, self.episodes, episode_reward, self.start)
+            if self.train_steps:
+                number = f"{self.episodes_done} | Step: {self.steps}/{self.train_steps}"
+            else:
+                number = f"{self.episodes_done}/{self.train_episodes}"
+            episode_line("Training", number, episode_reward, self.start)
         self._check_finite()
-        now = time.time()
-        speed, self.last = steps / max(now - self.last, 1e-9), now
+        speed = steps / max(time.time() - self.last, 1e-9)
         self.bar.set_postfix_str(
             f"running reward {self.running_reward[-1]:.1f}, {speed:.0f} steps/s", refresh=False
         )
-        self.bar.update()
+        self.bar.update(steps if self.train_steps else 1)
         if self.writer is not None:
             self._write_summaries({"steps_per_second": speed, **measured})
-        if self.episodes_done % self.checkpoint_every == 0 or self.episodes_done == self.episodes:
+        if self.evaluate_every:
+            before = self.steps - steps
+            if self.finished or self.steps // self.evaluate_every > before // self.evaluate_every:
+                self._evaluate()
+        if self.finished or self.episodes_done % self.checkpoint_every == 0:
             self._save_state()
+        self.last = time.time()
+
+    def _evaluate(self):
+        """Play greedily from the validation starts, apart from the training and its clock."""
+        began = time.time()
+        if self.evaluation is None:
+            starts = VALIDATION_STARTS[: self.constants["EVALUATION_EPISODES"]]
+            limit, unit = self.constants["MAX_STEPS"], self.constants["UNIT_ACTIONS"]
+            self.evaluation = Evaluation(self.env_id, starts, limit, unit)
+        returns = self.evaluation.returns(self.agent)
+        mean = float(np.mean(returns))
+        is_best = all(mean > np.mean(earlier) for _, earlier in self.evaluations[1:])
+        self.evaluations.append([self.steps, returns])
+        with tqdm.external_write_mode(file=sys.stdout):
+            print(
+                f"Evaluation | Step: {self.steps} | Mean: {mean:.4f} | Worst: {min(returns):.4f}",
+                flush=True,
+            )
+        if self.writer is not None:
+            self._write({"evaluation": mean})
+        if self.keep_best and self.learned and is_best:
+            self.agent.save()
+        self.start += time.time() - began
 
     def __exit__(self, kind, error, traceback):
         with contextlib.suppress(OSError):  # a closed terminal
@@ -137,7 +189,8 @@ class Training:
         finished = kind is None
         if self.learned and not finished:
             self._check_finite()
-        collapse = self._collapse() if finished and self.learned else ""
+        at_stake = finished and self.learned and not self.keep_best
+        collapse = self._collapse() if at_stake else ""
         # All is saved before anything is said: nobody may be listening any more.
         heard = _say(self._save(spare_weights=bool(collapse)))
         if not heard or (isinstance(error, OSError) and error.errno in _CLOSED):
@@ -153,6 +206,9 @@ class Training:
         lines = ["No update was made in this run: saved weights are left as they were."]
         if self.learned and spare_weights and self.weights.exists():
             lines = [f"{self.weights} is left as it was."]
+        elif self.learned and self.keep_best:
+            step, returns = max(self.evaluations[1:], key=lambda e: np.mean(e[1]), default=(0, [0]))
+            lines = [f"{self.weights} has the best weights, of step {step}: {np.mean(returns):.1f}"]
         elif self.learned:
             lines = [f"Saved {self.agent.save()}"]
         if self.episode_reward:
@@ -199,16 +255,18 @@ class Training:
             "steps": self.steps,
             "seconds": time.time() - self.start,
             "learned": self.learned,
-            "episodes": self.episodes,
+            "evaluations": self.evaluations,
+            "finished": self.finished,
             "log_name": self.log_name,
         }
         checkpoint.save(self.state, self.agent, self.env, self.constants, progress)
 
     def _resume(self):
         progress = checkpoint.restore(self.state, self.agent, self.env, self.constants)
-        for name in ("episode_reward", "running_reward", "steps", "seconds", "learned", "log_name"):
-            setattr(self, name, progress[name])
-        if self.episodes_done > self.episodes:
+        progress.pop("finished")
+        for name, value in progress.items():
+            setattr(self, name, value)
+        if not self.train_steps and self.episodes_done > self.train_episodes:
             raise UserError(
                 f"{self.state} has {self.episodes_done} episodes already: give --episodes more"
             )
@@ -217,24 +275,27 @@ class Training:
     def _keep_unfinished(self):
         """Whoever forgot --resume loses nothing."""
         progress = checkpoint.progress_in(self.state) if self.state.exists() else None
-        if progress and len(progress["episode_reward"]) < progress["episodes"]:
+        if progress and not progress["finished"]:
             self.unfinished = True
             print(
                 f"{self.state} holds a training that was stopped after "
-                f"{len(progress['episode_reward'])} of {progress['episodes']} episodes; --resume "
-                f"would go on. It is kept as {self.state.with_suffix('.old.npz').name}.",
+                f"{len(progress['episode_reward'])} episodes; --resume would go on. "
+                f"It is kept as {self.state.with_suffix('.old.npz').name}.",
                 flush=True,
             )
 
     def _write_summaries(self, measured):
-        import tensorflow as tf
-
         measured["episode_reward"] = self.episode_reward[-1]
         measured["running_reward"] = self.running_reward[-1]
         if self.agent.losses is not None:
             losses = zip(self.agent.loss_names, self.agent.losses.numpy(), strict=True)
             # A delayed policy has no loss in this update.
             measured.update((n, x) for n, x in losses if not (n == "loss/policy" and x == 0))
+        self._write(measured)
+
+    def _write(self, measured):
+        import tensorflow as tf
+
         with self.writer.as_default(self.steps):
             for name, value in measured.items():
                 tf.summary.scalar(name, value)
@@ -281,10 +342,14 @@ def _say(lines):
     return True
 
 
-def episode_line(phase, episode, episodes, episode_reward, start):
-    """Print the chapter's line about one episode; `start` is the run's time.time() at 0."""
+def episode_line(phase, number, episode_reward, start):
+    """Print the chapter's line about one episode.
+
+    number: which it is, such as "3/100".
+    start: the run's time.time() at 0.
+    """
     print(
-        f"{phase} | Episode: {episode}/{episodes} | Episode Reward: {episode_reward:.4f} "
+        f"{phase} | Episode: {number} | Episode Reward: {episode_reward:.4f} "
         f"| Running Time: {time.time() - start:.4f}",
         flush=True,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import plain_env_id, safe_name, task_name, write_atomically
 
-FORMAT = 1  # raise it when older code could no longer read the file
+FORMAT = 2  # raise it when older code could no longer read the file
 HEADER_LIMIT = 1_000_000  # bytes; the headers of the chapter's agents take about 3000
 NPY_LIMIT = 1_000  # bytes that NumPy may put before an array's values; it takes 128
 
@@ -25,7 +25,7 @@ def path(model_dir, algorithm, env_id, preset="chapter"):
     return Path(model_dir) / f"{algorithm.upper()}_{task_name(env_id, preset)}" / "weights.npz"
 
 
-def save(path, algorithm, env_id, networks):
+def save(path, algorithm, env_id, networks, unit_actions=False):
     """Write all networks into one file; the same values give the same bytes.
 
     The file is a plain npz: `np.load(path)["policy_net/0"]` is the first array of the
@@ -37,6 +37,7 @@ def save(path, algorithm, env_id, networks):
         env_id: for example "Pendulum-v1".
         networks: dict from a name to a list of variables of any shapes (as
             `trainable_weights` gives them) or to a single variable.
+        unit_actions: whether the agent acts in [-1, 1] whatever the environment's range.
 
     Raises:
         UserError: a value is not finite, or the file cannot be written. A file that was
@@ -55,6 +56,7 @@ def save(path, algorithm, env_id, networks):
         "format": FORMAT,
         "algorithm": algorithm,
         "environment": env_id,
+        "unit_actions": unit_actions,
         "networks": _shapes(arrays),
         "versions": {k: getattr(m, "__version__", "unknown") for k, m in modules.items() if m},
     }
@@ -62,7 +64,7 @@ def save(path, algorithm, env_id, networks):
     write_atomically(path, lambda file: np.savez(file, header=text, **arrays))
 
 
-def load(path, algorithm, env_id, networks):
+def load(path, algorithm, env_id, networks, unit_actions=False):
     """Read a file of `save()` into the variables of an agent of the same sizes.
 
     Everything is read and checked before the first variable changes: on an error the
@@ -70,7 +72,7 @@ def load(path, algorithm, env_id, networks):
 
     Raises:
         UserError: the file is missing, damaged, or holds the weights of another
-            algorithm, environment or size.
+            algorithm, environment or size, or for actions of another scale.
     """
     path = Path(path)
     variables = _variables(networks)
@@ -82,7 +84,7 @@ def load(path, algorithm, env_id, networks):
         raise _unusable(path, f"cannot be read ({error.strerror})") from error
     with file:
         try:
-            arrays = _read(path, file, algorithm, env_id, _values(variables))
+            arrays = _read(path, file, algorithm, env_id, unit_actions, _values(variables))
         except UserError:
             raise
         # A damaged file makes zipfile, zlib, NumPy and json fail in more ways than can be
@@ -95,7 +97,7 @@ def load(path, algorithm, env_id, networks):
         variable.assign(arrays[key])
 
 
-def _read(path, file, algorithm, env_id, expected):
+def _read(path, file, algorithm, env_id, unit_actions, expected):
     """All arrays of the file, proven to be what `expected` (key -> array) asks for."""
     with zipfile.ZipFile(file) as archive:
         header = json.loads(_read_array(archive, "header", HEADER_LIMIT).item())
@@ -110,6 +112,12 @@ def _read(path, file, algorithm, env_id, expected):
             raise UserError(
                 f"{path}: was trained on {header['environment']!r:.60}, not on '{env_id}'. "
                 "Use that environment, or train on this one with --train."
+            )
+        if header["unit_actions"] is not unit_actions:
+            now, then = ("with", "without") if unit_actions else ("without", "with")
+            raise UserError(
+                f"{path}: was trained {then} --unit-actions, and this run is {now}: its actions "
+                f"would have the wrong scale. Give the same flags as for training."
             )
         _check_sizes(path, header["networks"], _shapes(expected))
         entries = archive.namelist()
