@@ -38,8 +38,8 @@ KEEP = "last"  # weights that are saved (best: of the best evaluation), one of l
 # Not in the chapter; with these values, as the chapter has it:
 EXPLORE_STEPS = 0  # up to this step, actions are uniformly random, in [0, inf)
 LEARN_AFTER = 0  # transitions stored before learning starts (0: a full memory), in [0, inf)
-REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
+REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
 UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
 WEIGHT_INIT = "normal"  # N(0, 0.3), or uniform as in the papers, one of normal, fan_in
 

@@ -38,6 +38,7 @@ KEEP = "last"  # weights that are saved (best: of the best evaluation), one of l
 
 # Not in the chapter; with these values, as the chapter has it:
 STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
+LEARN_AFTER = 0  # transitions stored before learning starts, if a batch is fewer, in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
 WEIGHT_INIT = "small"  # the Qs' uniform weights, up to 0.003 or fan-in, one of small, fan_in
@@ -60,6 +61,7 @@ PRESETS = {
         "REPLAY_BUFFER_SIZE": 1_000_000,
         "UPDATE_ITR": 1,
         "STANDARDISE_REWARDS": False,
+        "LEARN_AFTER": 1000,  # as EXPLORE_STEPS: the authors' codes learn from then on
         "UNIT_ACTIONS": True,  # the target entropy, -action_dim, is meant for them
         "WEIGHT_INIT": "fan_in",  # small weights would keep the Qs flat for thousands of steps
     },
@@ -413,7 +415,7 @@ if __name__ == "__main__":
                     episode_reward += reward
                     frame_idx += 1
 
-                    if len(replay_buffer) > BATCH_SIZE:
+                    if len(replay_buffer) > max(BATCH_SIZE, LEARN_AFTER):
                         agent.update(BATCH_SIZE, REWARD_SCALE, AUTO_ENTROPY, -1.0 * action_dim,
                                      GAMMA, SOFT_TAU, n_updates=UPDATE_ITR)
                     if done or info["TimeLimit.truncated"]:

@@ -40,6 +40,7 @@ KEEP = "last"  # weights that are saved (best: of the best evaluation), one of l
 # Not in the chapter; with these values, as the chapter has it:
 STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
 CLIP_ACTIONS = False  # no noise carries an action beyond the range (errata E10)
+LEARN_AFTER = 0  # transitions stored before learning starts, if a batch is fewer, in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
 WEIGHT_INIT = "small"  # uniform weights, up to 0.003 or the papers' fan-in, one of small, fan_in
@@ -64,6 +65,7 @@ PRESETS = {
         "REPLAY_BUFFER_SIZE": 1_000_000,
         "UPDATE_ITR": 1,
         "STANDARDISE_REWARDS": False,
+        "LEARN_AFTER": 1000,  # as EXPLORE_STEPS: the authors' codes learn from then on
         "CLIP_ACTIONS": True,  # algorithm 1 of the authors' code
         "UNIT_ACTIONS": True,  # so that noise is in shares of the range
         "WEIGHT_INIT": "fan_in",  # PyTorch's default, which the authors used
@@ -401,7 +403,7 @@ if __name__ == "__main__":
                     episode_reward += reward
                     frame_idx += 1
 
-                    if len(replay_buffer) > BATCH_SIZE:
+                    if len(replay_buffer) > max(BATCH_SIZE, LEARN_AFTER):
                         agent.update(BATCH_SIZE, EVAL_NOISE_SCALE, REWARD_SCALE, GAMMA, SOFT_TAU,
                                      n_updates=UPDATE_ITR)
                     if done or info["TimeLimit.truncated"]:

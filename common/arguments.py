@@ -117,6 +117,53 @@ def parse(namespace, argv=None):
     return args
 
 
+class Script:
+    """A script's command line, read without running the script.
+
+    Args:
+        path: of the script.
+
+    Attributes:
+        flags: dict from the flags made of its constants, to whether they take a value.
+    """
+
+    def __init__(self, path):
+        with tokenize.open(path) as file:
+            tree = ast.parse(file.read())
+        self._namespace = {"__file__": str(path), "__name__": "script"}
+        above = []  # the constants and presets
+        for node in tree.body:
+            if isinstance(node, ast.Assign):
+                if "arguments.parse" in ast.unparse(node.value):
+                    break
+                above.append(node)
+        exec(compile(ast.Module(above, []), str(path), "exec"), self._namespace)
+        self.flags = {}
+        for constant in _read(self._namespace)[1]:
+            self.flags[constant.flag] = constant.kind is not bool
+            if constant.default == "True":
+                self.flags["--no-" + constant.flag.removeprefix("--")] = False
+
+    def constants(self, argv):
+        """The constants that a run with the words `argv` has: dict from name to value.
+
+        Raises:
+            UserError: the script would refuse them.
+        """
+        namespace = dict(self._namespace)
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                parse(namespace, argv)
+        except SystemExit as error:
+            raise UserError(said.getvalue().strip().splitlines()[-1]) from error
+        return {
+            name: value
+            for name, value in namespace.items()
+            if name.isupper() and isinstance(value, (bool, int, float, str))
+        }
+
+
 @dataclass
 class _Constant:
     """One constant of a script, and the flag made of it."""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from common import checkpoint, curve, film, weights
 from common.errors import UserError
-from common.evaluation import VALIDATION_STARTS, Evaluation
+from common.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluation
 from common.files import task_name
 
 _CLOSED = (errno.EPIPE, errno.EIO)  # what writing to a closed pipe or terminal gives
@@ -54,7 +54,8 @@ class Training:
             )
         if constants["KEEP"] == "best" and not constants["EVALUATE_EVERY"]:
             raise UserError("--keep best needs --evaluate-every: what is best has to be measured")
-        self.train_episodes, self.train_steps = constants["TRAIN_EPISODES"], constants["TRAIN_STEPS"]
+        self.train_episodes = constants["TRAIN_EPISODES"]
+        self.train_steps = constants["TRAIN_STEPS"]
         self.checkpoint_every = constants["CHECKPOINT_EVERY"]
         self.evaluate_every = constants["EVALUATE_EVERY"]
         self.keep_best = constants["KEEP"] == "best"
@@ -68,6 +69,8 @@ class Training:
         self.running_reward = []  # the chapter's curve
         self.evaluation = None  # made when needed
         self.evaluations = []  # [steps done, [return of each start]] of each
+        self.best = None  # [step, mean return] of the evaluation whose weights are kept
+        self.test_returns = None  # of the weights that are kept, from the test starts
         self.steps = 0
         self.seconds = 0.0  # of the runs that this one continues; evaluations do not count
         self.learned = False
@@ -163,12 +166,11 @@ class Training:
         """Play greedily from the validation starts, apart from the training and its clock."""
         began = time.time()
         if self.evaluation is None:
-            starts = VALIDATION_STARTS[: self.constants["EVALUATION_EPISODES"]]
-            limit, unit = self.constants["MAX_STEPS"], self.constants["UNIT_ACTIONS"]
-            self.evaluation = Evaluation(self.env_id, starts, limit, unit)
+            self.evaluation = self._evaluation(
+                VALIDATION_STARTS[: self.constants["EVALUATION_EPISODES"]]
+            )
         returns = self.evaluation.returns(self.agent)
         mean = float(np.mean(returns))
-        is_best = all(mean > np.mean(earlier) for _, earlier in self.evaluations[1:])
         self.evaluations.append([self.steps, returns])
         with tqdm.external_write_mode(file=sys.stdout):
             print(
@@ -177,9 +179,30 @@ class Training:
             )
         if self.writer is not None:
             self._write({"evaluation": mean})
-        if self.keep_best and self.learned and is_best:
+        if self.keep_best and self.learned and (self.best is None or mean > self.best[1]):
+            self.best = [self.steps, mean]
             self.agent.save()
+        if self.finished:
+            self._test()
         self.start += time.time() - began
+
+    def _test(self):
+        """Play the weights that are kept, greedily from the test starts."""
+        learning = [vector.numpy() for vector in self.agent.compiler.pack()]
+        if self.best:
+            self.agent.load()
+        self.test_returns = self._evaluation(TEST_STARTS).returns(self.agent)
+        self.agent.compiler.unpack_from(learning)  # --resume may go on from here
+        with tqdm.external_write_mode(file=sys.stdout):
+            print(
+                f"Test | Starts: {len(TEST_STARTS)} | Mean: {np.mean(self.test_returns):.4f} "
+                f"| Worst: {min(self.test_returns):.4f}",
+                flush=True,
+            )
+
+    def _evaluation(self, starts):
+        limit, unit_actions = self.constants["MAX_STEPS"], self.constants["UNIT_ACTIONS"]
+        return Evaluation(self.env_id, starts, limit, unit_actions)
 
     def __exit__(self, kind, error, traceback):
         with contextlib.suppress(OSError):  # a closed terminal
@@ -206,9 +229,11 @@ class Training:
         lines = ["No update was made in this run: saved weights are left as they were."]
         if self.learned and spare_weights and self.weights.exists():
             lines = [f"{self.weights} is left as it was."]
-        elif self.learned and self.keep_best:
-            step, returns = max(self.evaluations[1:], key=lambda e: np.mean(e[1]), default=(0, [0]))
-            lines = [f"{self.weights} has the best weights, of step {step}: {np.mean(returns):.1f}"]
+        elif self.keep_best and self.best:
+            step, mean = self.best
+            lines = [f"{self.weights} has the weights of the best evaluation, {mean:.1f} at {step}"]
+        elif self.keep_best:
+            lines = ["No evaluation was made since the first update: saved weights are left alone."]
         elif self.learned:
             lines = [f"Saved {self.agent.save()}"]
         if self.episode_reward:
@@ -256,6 +281,8 @@ class Training:
             "seconds": time.time() - self.start,
             "learned": self.learned,
             "evaluations": self.evaluations,
+            "best": self.best,
+            "test_returns": self.test_returns,
             "finished": self.finished,
             "log_name": self.log_name,
         }

@@ -24,6 +24,7 @@ from common.errors import UserError
 class Agent:
     """Saves a line of text for its weights."""
 
+    torque = 0.0
     losses = None
     loss_names = ("loss/policy", "q/mean")
 
@@ -36,11 +37,20 @@ class Agent:
         self.path.write_text("new weights")
         return self.path
 
+    def greedy_actions(self, states):
+        return np.full((len(states), 1), self.torque, np.float32)
+
     def all_finite(self):
         return True
 
     def pack(self):
-        return []
+        return [tf.constant([self.torque])]
+
+    def unpack_from(self, vectors):
+        self.torque = float(vectors[0][0])
+
+    def load(self):
+        self.torque = 1.0
 
 
 @pytest.fixture
@@ -52,6 +62,8 @@ def training(tmp_path):
             "ALG_NAME": "TD3", "ENV_ID": "Pendulum-v1", "RANDOM_SEED": 2, "MAX_STEPS": 200,
             "TRAIN_EPISODES": episodes, "CHECKPOINT_EVERY": 10, "BATCH_SIZE": 64,
             "MODEL_DIR": str(tmp_path / "model"), "IMAGE_DIR": str(tmp_path / "image"),
+            "TRAIN_STEPS": 0, "EVALUATE_EVERY": 0, "EVALUATION_EPISODES": 3, "KEEP": "last",
+            "UNIT_ACTIONS": False,
         }
         flags = {"preset": "chapter", "resume": False, "tensorboard": None, **dict(args)}
         env = make("Pendulum-v1")
@@ -110,6 +122,63 @@ def test_episodes_that_would_be_cut_are_announced(training, capsys):
     play(training(2, MAX_STEPS=50), [-1.0, -2.0])
     line = "Episodes of Pendulum-v1 have 200 steps, but --max-steps 50 cuts them."
     assert capsys.readouterr().out.splitlines()[0] == line
+
+
+def test_a_number_of_steps_ends_the_training(training, capsys):
+    with training(1, TRAIN_STEPS=500) as log:
+        for episode in log.episodes():
+            assert episode < 4
+            log.episode(-5.0, 200)
+    out = capsys.readouterr().out
+    assert "Training | Episode: 3 | Step: 600/500 | Episode Reward: -5.0000 |" in out
+    assert "Episode: 4" not in out
+
+
+def test_episodes_end_the_training(training):
+    with training(3) as log:
+        numbers = []
+        for episode in log.episodes():
+            numbers.append(episode)
+            log.episode(-5.0, 200)
+    assert numbers == [0, 1, 2]
+
+
+def test_evaluations_have_starts_of_their_own(training, capsys):
+    with training(4, EVALUATE_EVERY=400) as log:
+        log.agent.losses = tf.constant([0.5, -3.0])
+        for episode in log.episodes():
+            log.agent.torque = 0.1 * episode
+            log.episode(-5.0, 150)
+    assert [steps for steps, _ in log.evaluations] == [0, 450, 600]
+    assert "Evaluation | Step: 450 | Mean: -" in capsys.readouterr().out
+    env, returns = make("Pendulum-v1"), []
+    for seed in (10_000, 10_001, 10_002):
+        env.reset(seed=seed)
+        returns.append(sum(env.step([0.2])[1] for _ in range(200)))
+    np.testing.assert_allclose(log.evaluations[1][1], returns, rtol=1e-6)
+
+
+def test_the_best_weights_are_kept(training, capsys):
+    saved = []
+    with training(5, EVALUATE_EVERY=200, KEEP="best") as log:
+        log.agent.save = lambda: saved.append(log.steps)
+        means = iter([-9.0, -5.0, -7.0, -4.0, -6.0])
+        log.evaluation = Namespace(returns=lambda agent: [next(means)])
+        log.agent.losses = tf.constant([0.5, -3.0])
+        for _ in log.episodes():
+            log.episode(-5.0, 200)
+    assert saved == [200, 400, 800]
+    assert len(log.test_returns) == 100 and log.agent.torque == 0.0
+    env = make("Pendulum-v1")
+    env.reset(seed=7)  # the test plays the weights that were kept
+    assert log.test_returns[7] == pytest.approx(sum(env.step([1.0])[1] for _ in range(200)))
+    out = capsys.readouterr().out
+    assert "weights.npz has the weights of the best evaluation, -4.0 at 800" in out
+
+
+def test_the_best_weights_need_evaluations(training):
+    with pytest.raises(UserError, match="--keep best needs --evaluate-every"):
+        training(KEEP="best")
 
 
 class Terminal(io.StringIO):

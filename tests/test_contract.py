@@ -335,7 +335,7 @@ def test_visible_loop(script, expected):
     for phase in (train, test):
         episodes, steps = (node for node in ast.walk(phase) if isinstance(node, ast.For))
         expected_range = {
-            train: "range(log.episodes_done, TRAIN_EPISODES)",  # 0, unless resumed
+            train: "log.episodes()",  # TRAIN_EPISODES of them, unless steps count
             test: "range(TEST_EPISODES)",
         }
         assert ast.unparse(episodes.iter) == expected_range[phase]
