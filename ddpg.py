@@ -77,6 +77,9 @@ PRESETS["tuned"] = {
     "VAR": 0.1,
     "UPDATE_ITR": 2,
     "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
+    "EVALUATE_EVERY": 1000,
+    "EVALUATION_EPISODES": 20,
+    "KEEP": "best",
 }
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once

@@ -61,7 +61,7 @@ PRESETS = {
         "REPLAY_BUFFER_SIZE": 1_000_000,
         "UPDATE_ITR": 1,
         "STANDARDISE_REWARDS": False,
-        "LEARN_AFTER": 1000,  # as EXPLORE_STEPS: the authors' codes learn from then on
+        "LEARN_AFTER": 1000,  # as EXPLORE_STEPS: the authors' code learns from then on
         "UNIT_ACTIONS": True,  # the target entropy, -action_dim, is meant for them
         "WEIGHT_INIT": "fan_in",  # small weights would keep the Qs flat for thousands of steps
     },
@@ -76,6 +76,9 @@ PRESETS["tuned"] = {
     "SOFT_TAU": 0.01,
     "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
     "UPDATE_ITR": 2,
+    "EVALUATE_EVERY": 1000,
+    "EVALUATION_EPISODES": 20,
+    "KEEP": "best",
 }
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once

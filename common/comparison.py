@@ -1,0 +1,159 @@
+"""Learning curves of several settings, each over seeds: statistics, a picture, a table.
+
+The curve of a setting is the interquartile mean (IQM) over its seeds: the mean of the middle
+half, which one lucky or failed seed moves little and the median of few would not see. Its band
+is a 95 % bootstrap confidence interval: how far the IQM of as many other seeds may be. Agarwal
+et al., 2021, "Deep reinforcement learning at the edge of the statistical precipice".
+"""
+
+import csv
+import io
+
+import numpy as np
+from scipy import integrate, stats
+
+from common.curve import matplotlib_parts
+from common.files import write_atomically
+
+COLUMNS = ("setting", "seeds", "mean", "IQM", "95 % interval", "worst seed", "area", "seconds")
+# Okabe and Ito's, which colour-blind people can tell apart; the dashes are for grey printers.
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+_DASHES = ["-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)), "-"]
+
+
+def iqm(values, axis=0):
+    """The mean of what is left without the lowest and the highest quarter."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def interval(values):
+    """A 95 % confidence interval of iqm(values), by the percentile bootstrap over axis 0.
+
+    Args:
+        values: (n_seeds, ...); with one seed, the interval is that seed.
+
+    Returns:
+        (low, high), each of the shape of one seed's values.
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return values[0], values[0]
+    found = stats.bootstrap(
+        (values,), iqm, axis=0, n_resamples=5000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return found.low, found.high
+
+
+def curves(results, every):
+    """Mean returns of the evaluations on common steps.
+
+    Episodes end where they end, so evaluations are made a little after each multiple of
+    `every`; between them, the curve is taken to be straight.
+
+    Args:
+        results: list of dict, one for each seed, see `runs.execute()`.
+        every: steps between the points.
+
+    Returns:
+        steps (n,), returns (n_seeds, n).
+    """
+    last = min(result["evaluations"][-1][0] for result in results)
+    steps = np.arange(0, last + 1, every)
+    returns = []
+    for result in results:
+        at, of_each_start = zip(*result["evaluations"])
+        returns.append(np.interp(steps, at, np.mean(of_each_start, axis=1)))
+    return steps, np.array(returns)
+
+
+def table(settings, every):
+    """A row for each setting, as COLUMNS says.
+
+    mean, IQM, its interval and worst are over seeds, of the mean return of the weights that
+    were kept from the 100 test starts. area is the mean height of the learning curve.
+    seconds is the median time of a training, evaluations left out.
+
+    Args:
+        settings: dict from label to list of results.
+        every: as for curves().
+
+    Returns:
+        list of list of str and float.
+    """
+    rows = []
+    for label, results in settings.items():
+        kept = np.mean([result["test_returns"] for result in results], axis=1)
+        low, high = interval(kept)
+        steps, returns = curves(results, every)
+        area = integrate.trapezoid(returns, steps, axis=1) / steps[-1]
+        seconds = np.median([result["seconds"] for result in results])
+        rows.append([label, len(results), kept.mean(), float(iqm(kept)), (float(low), float(high)),
+                     kept.min(), float(np.mean(area)), float(seconds)])
+    return rows
+
+
+def as_markdown(rows, optimum=None):
+    """The rows of table() as a Markdown table, str; optimum: the best mean possible, or None."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for label, seeds, mean, middle, (low, high), worst, area, seconds in rows:
+        cells = [label, str(seeds), f"{mean:.1f}", f"{middle:.1f}", f"{low:.1f} to {high:.1f}",
+                 f"{worst:.1f}", f"{area:.1f}", f"{seconds:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    if optimum is not None:
+        lines.append(f"| best possible | | {optimum:.1f} |" + " |" * (len(COLUMNS) - 3))
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(rows):
+    """The rows of table() as CSV, str, with all digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [name.replace("95 % interval", "low,high") for name in COLUMNS]
+    writer.writerow(",".join(names).replace(" ", "_").split(","))
+    for row in rows:
+        writer.writerow([*row[:4], *row[4], *row[5:]])
+    return text.getvalue()
+
+
+def draw(path, settings, every, title, optimum=None):
+    """Draw the learning curves, 1200 x 750 pixels; needs no display.
+
+    Args:
+        path: of the png.
+        settings, every: as for table().
+        title: str.
+        optimum: the best mean return from the validation starts, or None: no line.
+    """
+    style, Figure = matplotlib_parts()
+    with style.context("default"):
+        figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
+        axes = figure.add_subplot()
+        for i, (label, results) in enumerate(settings.items()):
+            colour, dashes = _COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]
+            if len(settings) <= len(_DASHES):
+                dashes = _DASHES[i]
+            steps, returns = curves(results, every)
+            low, high = interval(returns)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+            middle = iqm(returns)
+            n = len(results)
+            seeds = f"{n} seed{'s' * (n > 1)}"
+            axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=2.5,
+                      label=f"{label} ({seeds})")
+        if optimum is not None:
+            axes.axhline(optimum, color="0.3", linestyle="--", linewidth=1.5)
+            axes.annotate(f"best possible: {optimum:.0f}", (1, optimum), (-4, 5), fontsize=13,
+                          xycoords=("axes fraction", "data"), textcoords="offset points",
+                          ha="right", color="0.3")
+        axes.set_title(title, fontsize=19, pad=12)
+        axes.set_xlabel("environment steps", fontsize=16)
+        axes.set_ylabel("return of the greedy policy", fontsize=16)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        axes.set_xlim(left=0)
+        axes.margins(x=0.01)
+        axes.tick_params(labelsize=14)
+        axes.legend(fontsize=14, loc="best", framealpha=0.9)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        options = {"format": "png", "metadata": {"Software": None}}
+        write_atomically(path, lambda file: figure.savefig(file, **options))

@@ -1,0 +1,236 @@
+"""Which algorithm is better, and is it luck? Many seeds of each, side by side.
+
+    python compare.py                                     all three, seeds 0 to 9, on Pendulum
+    python compare.py --algorithms td3 sac --seeds 0-4 --env LunarLanderContinuous-v3
+    python compare.py --algorithms td3 --gamma 0.9 0.99   a curve for each value
+
+Draws learning curves and writes a table. What is finished is kept: the same command goes on
+where it was stopped, and one with more seeds or algorithms trains only what is new.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from common import runs
+from common.arguments import Script
+from common.errors import UserError
+from common.files import task_name, write_atomically
+
+ALGORITHMS = ["ddpg", "td3", "sac"]
+# Of every run, unless the command says otherwise.
+USUAL = {"--env": "Pendulum-v1", "--preset": "chapter", "--steps": "20000",
+         "--evaluate-every": "1000", "--evaluation-episodes": "20"}
+
+
+def parse(argv):
+    """The command line: (Namespace, dict from a script's flag to the list of its values)."""
+    parser = argparse.ArgumentParser(
+        prog="compare.py",
+        usage="%(prog)s [flags] [flags of the scripts, each with one value or several]",
+        description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Each flag of the scripts may have several values (--gamma 0.9 0.99): a curve each."
+        " Unless given: " + " ".join(f"{flag} {value}" for flag, value in USUAL.items()),
+    )
+    parser.add_argument("--algorithms", nargs="+", metavar="NAME", default=ALGORITHMS,
+                        choices=ALGORITHMS, help="of ddpg, td3, sac (default: all)")
+    parser.add_argument("--seeds", nargs="+", default=["0-9"], metavar="N",
+                        help="such as 0-9 or 1 2 5 (default: 0-9)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+                        help="runs at a time (default: one for each core)")
+    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
+                        help="run on the Ray cluster there (default: one on this machine)")
+    parser.add_argument("--name", help="of the results (default: the environment and what varies)")
+    parser.add_argument("--runs-dir", default="runs/compare", metavar="DIR",
+                        help="folder of the runs (default: runs/compare)")
+    parser.add_argument("--image-dir", default="image", metavar="DIR",
+                        help="folder of the picture and the tables (default: image)")
+    known, rest = [], {}
+    own = {"-h", *parser._option_string_actions}
+    where = known
+    for word in argv:
+        if word.startswith("--") and word.partition("=")[0] not in own:
+            flag, has_value, value = word.partition("=")
+            where = rest[flag] = [value] if has_value else []
+        elif word in own or word.partition("=")[0] in own:
+            where = known
+            known.append(word)
+        else:
+            where.append(word)
+    args = parser.parse_args(known)
+    if args.workers < 1:
+        parser.error(f"--workers must be in [1, inf), got {args.workers}")
+    seeds = []
+    for word in args.seeds:
+        first, dash, last = word.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
+            parser.error(f"--seeds must be whole numbers or ranges such as 0-9, got {word}")
+        seeds += range(int(first), int(last or first) + 1)
+    args.seeds = list(dict.fromkeys(seeds))
+    if not args.seeds:
+        parser.error(f"--seeds {' '.join(args.seeds or ['?'])}: there is none in it")
+    return args, rest
+
+
+def settings_of(args, given):
+    """What to compare: dict from a label to (script's name, flags, preset, constants).
+
+    The second value tells whether some settings were refused, and said so.
+
+    Raises:
+        UserError: no script knows a flag, a value is missing, or no setting is valid.
+    """
+    scripts = {name: Script(runs.ROOT / f"{name}.py") for name in args.algorithms}
+    for flag, values in given.items():
+        takes_value = {script.flags[flag] for script in scripts.values() if flag in script.flags}
+        takes_value |= {True} if flag == "--preset" else set()
+        if not takes_value or flag in ("--seed", "--episodes", "--model-dir"):
+            names = ", ".join(f"{name}.py" for name in scripts)
+            raise UserError(f"{flag} is no flag to compare of {names}; --help of each lists them")
+        if True in takes_value and not values:
+            raise UserError(f"{flag} needs a value")
+        if takes_value == {False} and values:
+            raise UserError(f"{flag} takes no value")
+    if len(given.get("--env", [])) > 1:
+        raise UserError("--env takes one environment: compare on another with another command")
+    flags = {**{flag: [value] for flag, value in USUAL.items()}, **given}
+    varied = [flag for flag, values in flags.items() if len(values) > 1]
+    found, refused = {}, []
+    for name, script in scripts.items():
+        usable = {f: v or [None] for f, v in flags.items() if f in script.flags or f == "--preset"}
+        for values in itertools.product(*usable.values()):
+            chosen = dict(zip(usable, values))
+            words = [word for pair in chosen.items() for word in pair if word is not None]
+            label = ", ".join([name.upper(), *(f"{f[2:]} {chosen[f]}" for f in varied
+                                               if f in chosen)])
+            try:
+                constants = script.constants(["--train", *words])
+            except UserError as error:
+                refused.append(f"{label} is left out: {error}")
+                continue
+            if not (constants["TRAIN_STEPS"] and constants["EVALUATE_EVERY"]):
+                raise UserError("--steps and --evaluate-every must be larger than 0 to compare")
+            found[label] = f"{name}.py", tuple(words), chosen["--preset"], constants
+    for line in refused:
+        print(f"compare.py: {line}", file=sys.stderr)
+    if not found:
+        raise UserError("no setting is left to train")
+    return found, bool(refused)
+
+
+def all_runs(settings, seeds):
+    """A Run for each setting and seed; seed by seed, so that early pictures are fair."""
+    return [
+        runs.Run(script, flags, seed, preset, json.dumps({**constants, "RANDOM_SEED": seed}), label)
+        for seed in seeds
+        for label, (script, flags, preset, constants) in settings.items()
+    ]
+
+
+def train(todo, pool, runs_dir, done, total):
+    """Execute the runs, with one display for all; returns a line for each that failed."""
+    steps, failed = {}, []
+    with contextlib.closing(pool.all(todo, runs_dir)) as events, tqdm(
+        total=sum(run.steps for run in todo), unit=" steps", unit_scale=True, disable=None,
+        file=sys.stdout, dynamic_ncols=True,
+    ) as bar:
+        def say(line):
+            with tqdm.external_write_mode(file=sys.stdout):
+                print(line, flush=True)
+
+        def advance(run, to):
+            bar.update(min(to, run.steps) - steps.get(run, 0))
+            steps[run] = min(to, run.steps)
+
+        for run, what, value in events:
+            if what == "steps":
+                advance(run, value)
+            elif what == "retry":
+                say(f"{run}: {value}; tried once more")
+            elif what == "failed":
+                failed.append(f"{run} failed twice: {value}")
+                say(failed[-1])
+                advance(run, run.steps)
+            else:
+                runs.keep(run, runs_dir, value)
+                advance(run, run.steps)
+                done += 1
+                returns = value["test_returns"]
+                say(f"{run}: {sum(returns) / len(returns):.1f} in {value['seconds']:.0f} s "
+                    f"({done} of {total})")
+            bar.set_postfix_str(f"{done} of {total} runs", refresh=False)
+    return failed
+
+
+def report(settings, everything, args):
+    """Draw the picture, write and print the tables, of all that is finished."""
+    from common import comparison
+    from common.evaluation import TEST_STARTS, VALIDATION_STARTS
+    from common.pendulum import optimum
+
+    measured = {}
+    for run in everything:
+        result = runs.result(run, args.runs_dir)
+        if result is not None:
+            measured.setdefault(run.label, []).append(result)
+    measured = {label: measured[label] for label in settings if label in measured}
+    if not measured:
+        raise UserError("no run has finished: there is nothing to compare yet")
+    constants = [constants for *_, constants in settings.values()]
+    env_id, presets = constants[0]["ENV_ID"], sorted({preset for _, _, preset, _ in
+                                                      settings.values()})
+    every = max(c["EVALUATE_EVERY"] for c in constants)
+    starts = VALIDATION_STARTS[: constants[0]["EVALUATION_EPISODES"]]
+    name = args.name or "_".join([task_name(env_id), *(p for p in presets if p != "chapter")])
+    folder = Path(args.image_dir)
+    rows = comparison.table(measured, every)
+    best = optimum(env_id, TEST_STARTS)
+    files = {folder / f"compare_{name}.md": comparison.as_markdown(rows, best),
+             folder / f"compare_{name}.csv": comparison.as_csv(rows)}
+    for path, text in files.items():
+        write_atomically(path, lambda file, text=text: file.write(text.encode()))
+    title = f"{env_id}, {' and '.join(presets)} constants: IQM over seeds, 95 % interval"
+    picture = folder / f"compare_{name}.png"
+    comparison.draw(picture, measured, every, title, optimum(env_id, starts))
+    print("\n" + comparison.as_markdown(rows, best))
+    for path in (picture, *files):
+        print(f"Saved {path}")
+
+
+def main(argv):
+    """Returns the exit status: 1 if a setting or a run is missing from the results."""
+    args, given = parse(argv)
+    settings, refused = settings_of(args, given)
+    everything = all_runs(settings, args.seeds)
+    todo = [run for run in everything if runs.result(run, args.runs_dir) is None]
+    done = len(everything) - len(todo)
+    print(f"{len(everything)} runs, {done} of them finished already.", flush=True)
+    failed = []
+    if todo:
+        pool = runs.Local(args.workers) if args.ray is None else runs.OnRay(args.ray or None)
+        try:
+            failed = train(todo, pool, args.runs_dir, done, len(everything))
+        except KeyboardInterrupt:
+            raise UserError(
+                f"stopped; what is finished is in {args.runs_dir}: the same command goes on"
+            ) from None
+    report(settings, everything, args)
+    for line in failed:
+        print(f"compare.py: {line}; the same command tries again", file=sys.stderr)
+    return int(bool(failed) or refused)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"compare.py: {error}")
