@@ -79,6 +79,13 @@ def names_of(node):
     return []
 
 
+@cache
+def code_of(file, name):
+    """The source of a name, or of the whole file without one, on one line, blanks as one."""
+    whole = source_of(file)
+    return one_line(ast.get_source_segment(whole, find(file, name)) if name else whole)
+
+
 def one_line(text):
     return " ".join(text.split())
 
@@ -168,12 +175,9 @@ def test_places_and_statements_exist(page):
     targets = targets_of(page)
     assert len(targets) > 200
     for target in targets:
-        place = target.name or "the file"
-        node = find(target.file, target.name) if target.name else tree_of(target.file)
-        whole = source_of(target.file)
-        source = one_line(ast.get_source_segment(whole, node) if target.name else whole)
+        source = code_of(target.file, target.name)
         for statement in target.statements:
-            assert one_line(statement) in source, f"{target.file}: {place} has no `{statement}`"
+            assert one_line(statement) in source, f"{target.file}: {target.name}: `{statement}`"
 
 
 def test_links_lead_somewhere(page):
