@@ -172,9 +172,9 @@ def train(todo, pool, runs_dir, done, total):
 
 def report(settings, everything, args):
     """Draw the picture, write and print the tables, of all that is finished."""
+
     from common import comparison
-    from common.evaluation import TEST_STARTS, VALIDATION_STARTS
-    from common.pendulum import optimum
+    from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
 
     measured = {}
     for run in everything:

@@ -231,6 +231,11 @@ class DDPG:
                         self.critic_target.trainable_weights, paras):
             i.assign(self.ema.average(j))
 
+    @property
+    def size(self):
+        """How many transitions are stored."""
+        return min(self.pointer, MEMORY_CAPACITY)
+
     def reset_noise(self):
         """Start the noise process anew, as algorithm 6.26 does for each episode."""
         self.ou.reset()
@@ -256,8 +261,7 @@ class DDPG:
         The batches are drawn from the whole memory, or from what is stored of it.
         """
         self.var *= VAR_DECAY**n_updates
-        stored = min(self.pointer, MEMORY_CAPACITY)
-        indices = self.generator.integers(stored, size=(n_updates, BATCH_SIZE))
+        indices = self.generator.integers(self.size, size=(n_updates, BATCH_SIZE))
         self.losses = self._learn(self.memory[indices], (None,) * n_updates)
 
     def _update_from(self, bt):

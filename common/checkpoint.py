@@ -13,7 +13,6 @@ import numpy as np
 from common import weights
 from common.errors import UserError
 from common.files import write_atomically
-from common.networks import holders_of
 
 FORMAT = 2  # raise it when older code could no longer read the file
 # A run may be resumed with other values of these; they change nothing that was computed.
@@ -46,12 +45,13 @@ def save(path, agent, env, constants, progress):
     arrays = {f"variables/{i}": v.numpy() for i, v in enumerate(agent.compiler.pack())}
     header = {"format": FORMAT, "constants": constants, "progress": progress}
     header["numbers"], header["generators"], header["lengths"] = {}, {}, {}
-    for name, _, _, value in _attributes(agent):
+    for name, holder, _, value in _attributes(agent):
         if isinstance(value, np.random.Generator):
             header["generators"][name] = value.bit_generator.state
         elif isinstance(value, np.ndarray):
             header["lengths"][name] = len(value)
-            arrays[name] = _written_rows(value)
+            # Of a buffer, the part that was written; a large one's rest takes long to look at.
+            arrays[name] = value[: holder.size] if value.ndim == 2 else value
         else:
             header["numbers"][name] = value
     header["environment"] = env.generator_state()
@@ -144,6 +144,8 @@ def _read(path, with_arrays=True):
 
 def _attributes(agent, also_none=False):
     """What changes during training and is no variable: (name, its object, attribute, value)."""
+    from common.networks import holders_of  # late: it needs TensorFlow, progress_in() does not
+
     for prefix, holder, all_kinds in holders_of(agent):
         for attribute, value in vars(holder).items():
             changes = isinstance(value, np.random.Generator)
@@ -159,11 +161,3 @@ def _is_plain(value):
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
     return isinstance(value, (int, float, str))
-
-
-def _written_rows(array):
-    """The array without the zeros at its end: the part of a buffer that was never written."""
-    if array.ndim != 2:
-        return array
-    written = np.flatnonzero(array.any(axis=1))
-    return array[: written[-1] + 1 if len(written) else 0]

@@ -180,20 +180,20 @@ class Local:
         """
         happened = queue.Queue()
 
-        def work(run):
+        def work(run, attempt=1):
             folder = run.folder(runs_dir)
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    progress = lambda steps: happened.put((run, "steps", steps))  # noqa: E731
-                    measured = execute(run, folder, self.threads, progress, self.stop)
-                    for state in folder.glob("model/*/training*.npz"):
-                        state.unlink()  # large, and of no more use
-                    return "result", measured
-                except Exception as error:
-                    why = " ".join(str(error).split()) or type(error).__name__
-                    if self.stop.asked or attempt == ATTEMPTS:
-                        return "failed", why
-                    happened.put((run, "retry", why))
+            progress = lambda steps: happened.put((run, "steps", steps))  # noqa: E731
+            try:
+                measured = execute(run, folder, self.threads, progress, self.stop)
+                for state in folder.glob("model/*/training*.npz"):
+                    state.unlink()  # large, and of no more use
+                return "result", measured
+            except Exception as error:
+                why = " ".join(str(error).split()) or type(error).__name__
+            if self.stop.asked or attempt == ATTEMPTS:
+                return "failed", why
+            happened.put((run, "retry", why))
+            return work(run, attempt + 1)
 
         with ThreadPoolExecutor(self.workers) as pool:
             futures = [pool.submit(work, run) for run in runs]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from common import arguments, quiet
+from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -123,6 +124,27 @@ def refused(capsys, namespace, *argv):
     assert constants(namespace) == before
     assert err.endswith("\n")
     return err[:-1].split("\n")
+
+
+# ---- a script that is not run
+
+
+def test_a_script_tells_its_flags_and_constants_without_being_run(script):
+    script.write_text(SCRIPT + "raise RuntimeError\n", encoding="utf-8")
+    read = arguments.Script(script)
+    for flag, takes in {"--gamma": True, "--render": False, "--no-auto-entropy": False}.items():
+        assert read.flags[flag] is takes
+    assert "--motto" not in read.flags
+    found = read.constants(["--train", "--preset", "paper", "--buffer-size", "5e3"])
+    assert (found["GAMMA"], found["BUFFER_SIZE"], found["AUTO_ENTROPY"]) == (0.99, 5000, False)
+    assert (found["MOTTO"], found["Q_LR"]) == ("no # comment", 3e-4)
+    assert read.constants(["--train"])["GAMMA"] == 0.9  # nothing is left of the call before
+
+
+def test_a_script_refuses_in_the_same_words(script, capsys):
+    with pytest.raises(UserError, match=r"^td3.py: --gamma must be in \[0, 1\], got 7$"):
+        arguments.Script(script).constants(["--train", "--gamma", "7"])
+    assert capsys.readouterr().err == ""
 
 
 # ---- what is parsed

@@ -256,6 +256,31 @@ def test_killed_at_random_moments(uninterrupted, tmp_path):
     assert_same_end(tmp_path, uninterrupted)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.parametrize("env_id", ["MountainCarContinuous-v0", "InvertedPendulum-v5"])
+def test_killed_on_another_task_with_all_that_a_long_run_has(env_id, tmp_path):
+    """Terminals, held random actions, evaluations and the best weights; episodes of any length."""
+    if "Inverted" in env_id:
+        pytest.importorskip("mujoco")
+    flags = ["--train", "--env", env_id, "--preset", "tuned", "--steps", 700, "--max-steps", 150,
+             "--hidden-dim", 8, "--batch-size", 16, "--explore-steps", 200, "--explore-hold", 7,
+             "--learn-after", 200, "--evaluate-every", 100, "--evaluation-episodes", 2,
+             "--checkpoint-every", 1]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run("sac", *flags, folder=whole)[0] == 0
+    line = command("sac", *flags, folder=killed)
+    die = [sys.executable, "-c", DIE, "after renaming", "4", *line[1:]]
+    subprocess.run(die, cwd=ROOT, env=environment(), capture_output=True, timeout=600)
+    status, out, err = run("sac", *flags, "--resume", folder=killed)
+    assert (status, err) == (0, []) and out[0].endswith("training.npz after 4 episodes.")
+    (name,) = [path.relative_to(whole) for path in whole.glob("model/*/weights.npz")]
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    ends = [checkpoint.progress_in((f / name).with_name("training.npz")) for f in (whole, killed)]
+    for key in ("episode_reward", "evaluations", "best", "test_returns", "steps"):
+        assert ends[0][key] == ends[1][key], key
+    assert ends[0]["steps"] >= 700 and len(ends[0]["evaluations"]) > 4
+
+
 def test_resume_with_other_constants_stops(uninterrupted):
     status, _, err = run("td3", *FLAGS, "--resume", "--gamma", 0.5, folder=uninterrupted)
     assert status == 1

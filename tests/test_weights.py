@@ -142,6 +142,16 @@ def test_same_values_give_the_same_bytes(saved, tmp_path):
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
+@pytest.mark.parametrize("unit_actions", [False, True])
+def test_actions_of_another_scale_are_refused(unit_actions, tmp_path):
+    path, networks = tmp_path / "weights.npz", make()
+    weights.save(path, "TD3", ENV, networks, unit_actions)
+    weights.load(path, "TD3", ENV, networks, unit_actions)
+    then, now = ("with", "without") if unit_actions else ("without", "with")
+    with pytest.raises(UserError, match=f"trained {then} --unit-actions, and this run is {now}:"):
+        weights.load(path, "TD3", ENV, networks, not unit_actions)
+
+
 def test_gymnasium_prefix_names_the_same_environment(saved):
     agent = make(seed=2)
     weights.load(saved, "TD3", "gymnasium:" + ENV, agent)
@@ -246,7 +256,7 @@ BROKEN = {
     "npz of others": (lambda p: np.savez(p, params=np.zeros(3)), DAMAGED),
     "pickled header": (lambda p: replace_header(p, np.array([{}], dtype=object)), "Object arrays"),
     "pickled weights": (lambda p: rewrite(p, **{"log_alpha/0": object()}), "Object arrays"),
-    "format": (lambda p: rewrite(p, {"format": 2}), "has format 2, not 1"),
+    "format": (lambda p: rewrite(p, {"format": 7}), "has format 7, not 2"),
     "algorithm": (lambda p: rewrite(p, {"algorithm": "SAC"}), "weights of 'SAC', not of 'TD3'"),
     "evil name": (lambda p: rewrite(p, {"algorithm": "\x1b[2J\n\ud800" * 99}), "not of 'TD3'"),
     "environment": (
