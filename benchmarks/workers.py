@@ -1,0 +1,51 @@
+"""Do parallel runs of compare.py fight for the cores? The same runs with one worker and with all.
+
+    python benchmarks/workers.py                  one worker for each core
+    python benchmarks/workers.py --workers 4
+
+Efficiency is the time of one worker over N times that of N workers: 100 % if N runs at a time
+take no longer than one. Whole processes count, imports and compilation included.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def seconds(algorithm, steps, seeds, workers):
+    """How long compare.py takes for so many seeds."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "compare.py", "--algorithms", algorithm, "--seeds",
+                   f"0-{seeds - 1}", "--steps", str(steps), "--workers", str(workers),
+                   "--runs-dir", f"{folder}/runs", "--image-dir", f"{folder}/image"]
+        began = time.time()
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        return time.time() - began
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: the cores")
+    parser.add_argument("--steps", type=int, default=5000, help="of each run (default: 5000)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: 3)")
+    args = parser.parse_args()
+    print("| | one worker | all workers | efficiency |\n|---|---|---|---|")
+    for algorithm in ("ddpg", "td3", "sac"):
+        times = {1: [], args.workers: []}
+        for _ in range(args.rounds):
+            for workers in times:
+                times[workers].append(seconds(algorithm, args.steps, args.workers, workers))
+        one, all_ = (statistics.median(times[workers]) for workers in (1, args.workers))
+        cells = f"{one:.1f} s | {all_:.1f} s | {one / (args.workers * all_):.0%}"
+        print(f"| {algorithm.upper()} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
