@@ -37,7 +37,7 @@ def save(path, episode_reward, running_reward, algorithm, env_id, seed):
     """
     if len(episode_reward) == 0:
         return False
-    style, Figure = _matplotlib()
+    style, Figure = matplotlib_parts()
     episodes, running = _drawable(episode_reward), _drawable(running_reward)
     number = np.arange(1, len(episodes) + 1)
     # Whatever stands in a reader's matplotlibrc: everyone gets the same picture.
@@ -86,7 +86,7 @@ def _y_range(episodes, running):
     return bottom - margin, top + margin
 
 
-def _matplotlib():
+def matplotlib_parts():
     """Matplotlib's parts that need no display, imported late: playing draws no curve."""
     # Importing matplotlib fails on an unknown MPLBACKEND, which we would not use anyway.
     backend = os.environ.pop("MPLBACKEND", None)
