@@ -92,7 +92,7 @@ import numpy as np
 import tensorflow as tf
 import tensorlayer as tl
 
-from common import report, weights
+from common import explain, report, weights
 from common.compiled import Compiler
 from common.environment import make
 from common.networks import fan_in, networks_of
@@ -313,6 +313,10 @@ class DDPG:
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
         return self._act(states).numpy()
 
+    def q_values(self, states, actions):
+        """Q values (N,) of actions (N, action_dim) in states (N, state_dim)."""
+        return self.critic([states, actions]).numpy()[:, 0]
+
     def save(self):
         """Save all networks; returns the file's path."""
         path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
@@ -392,3 +396,5 @@ if __name__ == "__main__":
             report.episode_line("Testing", number, episode_reward, t0)
         report.test_summary(rewards)
         env.close()
+        if args.explain:
+            explain.save(agent, args, globals())

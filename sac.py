@@ -92,7 +92,7 @@ import tensorflow_probability as tfp
 from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
-from common import report, weights
+from common import explain, report, weights
 from common.compiled import Compiler, standard_normal
 from common.environment import make
 from common.networks import connect, fan_in, networks_of
@@ -370,6 +370,11 @@ class SAC:
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
         return self.policy_net.infer(states, True).numpy()
 
+    def q_values(self, states, actions):
+        """Soft Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""
+        q_input = tf.concat([states, actions], 1)
+        return tf.minimum(self.soft_q_net1(q_input), self.soft_q_net2(q_input)).numpy()[:, 0]
+
     def save(self):
         """Save all networks; returns the file's path."""
         path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
@@ -447,3 +452,5 @@ if __name__ == "__main__":
             report.episode_line("Testing", number, episode_reward, t0)
         report.test_summary(rewards)
         env.close()
+        if args.explain:
+            explain.save(agent, args, globals())

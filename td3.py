@@ -95,7 +95,7 @@ import tensorflow as tf
 from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
-from common import report, weights
+from common import explain, report, weights
 from common.compiled import Compiler, standard_normal
 from common.environment import make
 from common.networks import connect, fan_in, networks_of
@@ -360,6 +360,11 @@ class TD3:
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
         return self.policy_net.action_range * self.policy_net.infer(states).numpy()
 
+    def q_values(self, states, actions):
+        """Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""
+        q_input = tf.concat([states, actions], 1)
+        return tf.minimum(self.q_net1(q_input), self.q_net2(q_input)).numpy()[:, 0]
+
     def save(self):
         """Save all networks; returns the file's path."""
         path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
@@ -437,3 +442,5 @@ if __name__ == "__main__":
             report.episode_line("Testing", number, episode_reward, t0)
         report.test_summary(rewards)
         env.close()
+        if args.explain:
+            explain.save(agent, args, globals())

@@ -35,10 +35,11 @@ _RUN = {
                       "(folder: runs)"),
     "--record": (None, ("FILE", ""), "with --test: film the first episode, no display needed "
                  "(.gif or .mp4; default: a .gif in the folder of the curves)"),
+    "--explain": (False, None, "with --test: draw what was learned of Pendulum, beside the best"),
     "--eager": (False, None, "run updates uncompiled: slow, but breakpoints work"),
     "--verbose": (False, None, "show the packages' logs, and tracebacks"),
 }
-_NEEDS = {"resume": "train", "tensorboard": "train", "record": "test"}
+_NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test"}
 _SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes",
           "TRAIN_STEPS": "--steps"}
 _BOUND = r"(-?(?:inf|\d[\d.e+-]*))"
@@ -70,7 +71,7 @@ def parse(namespace, argv=None):
     takes its values for those of the constants; single flags override both.
 
     Returns:
-        Namespace: train, test, resume, eager, verbose (bool), preset (str), tensorboard
+        Namespace: train, test, resume, explain, eager, verbose (bool), preset (str), tensorboard
         (None or a folder), record (None, a file, or "" for the usual one).
 
     Raises:
@@ -109,6 +110,11 @@ def parse(namespace, argv=None):
     for flag, needed in _NEEDS.items():
         if getattr(args, flag) not in (None, False) and not getattr(args, needed):
             parser.error(f"--{flag} needs --{needed}")
+    if args.explain:
+        from common import explain  # late: it takes NumPy, for which --help need not wait
+
+        if not explain.can_show(values["ENV_ID"]):
+            parser.error("--explain needs --env Pendulum-v1: it draws over angle and speed")
     namespace.update(values)
     if is_script:
         _print_user_errors_on_one_line(parser.prog, args.verbose)

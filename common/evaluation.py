@@ -1,8 +1,14 @@
 """How good a policy is: greedy episodes from start states that are the same every time."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from common.environment import make
+from common.files import plain_env_id
+
+_BEST = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
 
 # Seeds of env.reset(). The results in the README are over the first; what is looked at while
 # training, and to choose the weights that are kept, is over the second.
@@ -45,3 +51,16 @@ class Evaluation:
             if not playing:
                 break
         return returns
+
+
+def optimum(env_id, starts):
+    """The best possible mean return over some starts (seeds for env.reset()): float, or None.
+
+    It is known for Pendulum-v1 with its 200 steps, over TEST_STARTS and the first 100 of
+    VALIDATION_STARTS; benchmarks/pendulum_optimum.py has computed it.
+    """
+    best = json.loads(_BEST.read_text(encoding="utf-8"))
+    found = [best["best_return"].get(str(seed)) for seed in starts]
+    if plain_env_id(env_id) != best["environment"] or not found or None in found:
+        return None
+    return float(np.mean(found))

@@ -90,7 +90,8 @@ def td3(script):
 def run_flags(**given):
     """What parse() returns: the flags that were given, and what the others are without."""
     usual = {"train": False, "test": False, "preset": "chapter", "resume": False}
-    usual |= {"tensorboard": None, "record": None, "eager": False, "verbose": False}
+    usual |= {"tensorboard": None, "record": None, "explain": False}
+    usual |= {"eager": False, "verbose": False}
     return Namespace(**(usual | given))
 
 
@@ -169,6 +170,7 @@ def test_the_run_flags(td3):
         ("--train --tensorboard", {"train": True, "tensorboard": "runs"}),
         ("--train --tensorboard here", {"train": True, "tensorboard": "here"}),
         ("--test --record", {"test": True, "record": ""}),
+        ("--test --explain", {"test": True, "explain": True}),
         ("--record --test", {"test": True, "record": ""}),
         ("--test --record a.mp4", {"test": True, "record": "a.mp4"}),
     ],
@@ -204,6 +206,9 @@ def test_presets_of_the_scripts_name_constants_and_are_allowed(script):
         ("--test --resume", "td3.py: --resume needs --train"),
         ("--test --tensorboard", "td3.py: --tensorboard needs --train"),
         ("--train --record", "td3.py: --record needs --test"),
+        ("--train --explain", "td3.py: --explain needs --test"),
+        ("--test --explain --env Hopper-v4",
+         "td3.py: --explain needs --env Pendulum-v1: it draws over angle and speed"),
     ],
 )
 def test_run_flags_that_do_not_fit(td3, capsys, argv, line):

@@ -1,0 +1,123 @@
+"""The best possible returns on Pendulum, from the start states that the agents are measured on.
+
+    python benchmarks/pendulum_optimum.py
+
+Dynamic programming on grids that get finer, and from each start state the best episode that a
+beam search over the values finds. Its torques are then played in the real environment, and
+what that gives is written to pendulum_optimum.json: returns that can be reached, and, as the
+table shows, hardly bettered. A last step shows what discounting costs.
+
+The start states are those of `env.reset(seed=0..99)`, which the README's results are over, and
+of the first 100 seeds that evaluations in training use.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from common import quiet
+
+ROWS = {201: [100], 401: [100], 801: [100, 300]}  # speeds of each grid: widths of the beam
+N_TORQUES = 21
+GAMMAS = [0.9, 0.99]  # of the chapter's agents
+
+
+def greedy_return(values, angle, speed, gamma=1.0):
+    """Returns, not discounted, of episodes that follow values[t] greedily in step t."""
+    from common import pendulum
+
+    total = 0.0
+    for value in values:
+        torque = pendulum.greedy_torques(value, angle, speed, gamma)
+        angle, speed, reward = pendulum.step(angle, speed, torque)
+        total = total + reward
+    return total
+
+
+def play(env, seed, torques):
+    """Return of an episode of the real environment with these torques."""
+    env.reset(seed=seed)
+    return sum(env.step([torque])[1] for torque in torques)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="only the coarse grids")
+    file = Path(__file__).with_suffix(".json")
+    parser.add_argument("--out", type=Path, default=file, help=f"default: {file.name}")
+    args = parser.parse_args()
+    quiet.prepare(verbose=False)
+    import numpy as np
+
+    from common import pendulum
+    from common.environment import make
+    from common.evaluation import TEST_STARTS, VALIDATION_STARTS
+    from common.files import write_atomically
+
+    env = make("Pendulum-v1")
+    seeds = [*TEST_STARTS, *VALIDATION_STARTS[:100]]
+    states = []
+    for seed in seeds:
+        env.reset(seed=seed)
+        states.append(env.unwrapped.state)
+    states = np.array(states)
+
+    def both(array):
+        """Means over the two sets of starts."""
+        parts = np.split(np.array(array, dtype=float), [len(TEST_STARTS)])
+        return [round(part.mean(), 4) for part in parts]
+
+    print("Mean returns from the starts of seeds 0 to 99 / 10000 to 10099\n")
+    print("| grid | by the grid's values | greedy | beam | best episodes found | seconds |")
+    print("|---|---|---|---|---|---|")
+    convergence, best = [], {}
+    rows = {size: widths for size, widths in ROWS.items() if size < 801 or not args.quick}
+    for size, widths in rows.items():
+        began = time.time()
+        values = pendulum.value_functions(size - 1, size, N_TORQUES)
+        value = pendulum.interpolate(values[-1], *states.T)
+        greedy = greedy_return(values[-2::-1], *states.T)
+        for width in widths:
+            returns = [
+                play(env, seed, pendulum.best_episode(values, *state, width)[1])
+                for seed, state in zip(seeds, states)
+            ]
+            means = {"value": both(value), "greedy": both(greedy), "beam": both(returns)}
+            row = {"angles": size - 1, "speeds": size, "torques": N_TORQUES, "width": width}
+            row |= {"seconds": round(time.time() - began, 1), "means": means}
+            convergence.append(row)
+            for seed, reached in zip(seeds, returns):
+                best[seed] = max(reached, best.get(seed, -np.inf))
+            cells = [" / ".join(f"{mean:.2f}" for mean in pair) for pair in means.values()]
+            cells.insert(2, str(width))
+            print(f"| {size - 1} x {size} | {' | '.join(cells)} | {row['seconds']} |", flush=True)
+    discounted = {}
+    for gamma in GAMMAS:
+        *_, value, _ = pendulum.value_functions(size - 1, size, N_TORQUES, gamma=gamma)
+        returns = greedy_return([value] * pendulum.HORIZON, *states.T, gamma)
+        discounted[str(gamma)] = both(returns)
+        print(f"\nReturns, not discounted, of the best policy for gamma {gamma}: "
+              + " / ".join(f"{mean:.2f}" for mean in discounted[str(gamma)]), flush=True)
+    report = {
+        "environment": "Pendulum-v1",
+        "command": " ".join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {"python": platform.python_version(),
+                     **{name: version(name) for name in ("gym", "numpy", "tensorflow")}},
+        "convergence": convergence,
+        "best_policy_for_gamma": discounted,
+        "best_return": {str(seed): round(reached, 4) for seed, reached in best.items()},
+    }
+    text = json.dumps(report, indent=1) + "\n"
+    write_atomically(args.out, lambda out: out.write(text.encode()))
+    print(f"\nSaved {args.out}")
+
+
+if __name__ == "__main__":
+    main()

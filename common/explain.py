@@ -1,0 +1,164 @@
+"""What an agent has learned of Pendulum, as a picture: its policy and its Q beside the best."""
+
+import numpy as np
+
+from common import curve, pendulum
+from common.files import plain_env_id, write_atomically
+
+N_ANGLES, N_SPEEDS, N_TORQUES = 200, 201, 21  # a grid that takes a few seconds
+
+
+def can_show(env_id):
+    """Whether it is Pendulum, whose states have two dimensions and a known best value."""
+    return plain_env_id(env_id) in ("Pendulum", "Pendulum-v0", "Pendulum-v1")
+
+
+def path(image_dir, algorithm, env_id, preset="chapter"):
+    """Where the picture goes: beside the curve, `image/td3_explained.png`."""
+    beside = curve.path(image_dir, algorithm, env_id, preset)
+    return beside.with_name(f"{beside.stem}_explained.png")
+
+
+def save(agent, args, constants):
+    """Draw policy and Q over angle and speed, learned and best; prints where the picture is.
+
+    Best are the policy and the value that dynamic programming gives for the agent's own
+    discount factor, over the 200 steps of an episode. Over both policies goes the greedy
+    episode from the start state of the first test episode.
+
+    Args:
+        agent: has greedy_actions(states) and q_values(states, actions).
+        args: what arguments.parse() returned.
+        constants: the script's globals().
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    gamma, unit_actions = constants["GAMMA"], constants["UNIT_ACTIONS"]
+    angles, speeds = np.broadcast_arrays(*pendulum.grid(N_ANGLES, N_SPEEDS))
+    states = np.stack([np.cos(angles), np.sin(angles), speeds], -1).astype(np.float32)
+    states = states.reshape(-1, 3)
+    actions = agent.greedy_actions(states)
+    value = agent.q_values(states, actions).reshape(angles.shape)
+    policy = _torques(actions, unit_actions).reshape(angles.shape)
+
+    *_, following, best_value = pendulum.value_functions(
+        N_ANGLES, N_SPEEDS, N_TORQUES, gamma=gamma
+    )
+    best_policy = pendulum.greedy_torques(following, angles, speeds, gamma)
+
+    def learned(angle, speed):
+        state = np.float32([[np.cos(angle), np.sin(angle), speed]])
+        return _torques(agent.greedy_actions(state), unit_actions)[0]
+
+    def best(angle, speed):
+        return pendulum.greedy_torques(following, np.array(angle), np.array(speed), gamma)
+
+    start = _start(constants)
+    episodes = [_episode(policy, *start) for policy in (learned, best)]
+    file = path(constants["IMAGE_DIR"], constants["ALG_NAME"], constants["ENV_ID"], args.preset)
+    if not constants.get("STANDARDISE_REWARDS", False):
+        value = value / constants["REWARD_SCALE"]  # in the environment's rewards, as the best
+    figure = _draw((policy, best_policy), (value, best_value), episodes, constants)
+    metadata = {"Software": None}  # no version in the file: it would change the bytes
+    write_atomically(file, lambda out: figure.savefig(out, format="png", metadata=metadata))
+    print(f"Saved {file}", flush=True)
+
+
+def _torques(actions, unit_actions):
+    """Torques (N,) in N m of the agent's actions (N, 1)."""
+    torques = actions[:, 0] * (pendulum.TORQUE_LIMIT if unit_actions else 1)
+    return np.clip(torques, -pendulum.TORQUE_LIMIT, pendulum.TORQUE_LIMIT)
+
+
+def _start(constants):
+    """Angle and speed at which the first test episode starts."""
+    from common.environment import make  # late: not before the flags have been read
+
+    env = make(constants["ENV_ID"])
+    env.reset(seed=constants["RANDOM_SEED"])
+    angle, speed = env.unwrapped.state
+    env.close()
+    return angle, speed
+
+
+def _episode(policy, angle, speed):
+    """Angles, speeds (each 201) and return of an episode of the policy, a function of a state."""
+    states, total = [(angle, speed)], 0.0
+    for _ in range(pendulum.HORIZON):
+        angle, speed, reward = pendulum.step(angle, speed, policy(angle, speed))
+        states.append((angle, speed))
+        total += reward
+    return *np.transpose(states), total
+
+
+def _draw(policies, values, episodes, constants):
+    """The picture: policies above, values below; the agent's on the left, the best on the right."""
+    style, Figure = curve.matplotlib_parts()
+    algorithm, gamma = constants["ALG_NAME"], constants["GAMMA"]
+    standardised = constants.get("STANDARDISE_REWARDS", False)
+    soft = "AUTO_ENTROPY" in constants  # Q counts the policy's entropy, too
+    titles = [
+        [f"{algorithm}'s policy π", f"{algorithm}'s {'soft ' * soft}Q(s, π(s))"],
+        [f"best policy for γ = {gamma:g}", f"best value for γ = {gamma:g}"],
+    ]
+    units = [f"{'standardised ' * standardised}rewards{' + entropy' * soft}", "rewards"]
+    breaks = ["\n" if standardised else " ", " "]  # long labels take two lines
+    common_scale = {"vmin": np.min(values), "vmax": np.max(values)} if not standardised else {}
+    with style.context("default"):
+        figure = Figure(figsize=(12, 10.5), dpi=100, layout="constrained")
+        axes = figure.subplots(2, 2, sharex=True, sharey=True)
+        for column in range(2):
+            upper, lower = axes[:, column]
+            *states, total = episodes[column]
+            torque = _heat_map(upper, policies[column], cmap="RdBu_r", vmin=-2, vmax=2)
+            _trace(upper, *states)
+            _note(upper, f"return of this episode: {total:.1f}")
+            value = _heat_map(lower, values[column], cmap="viridis", **common_scale)
+            value.set_cmap(value.get_cmap().resampled(20))  # bands, like the lines of a map
+            _bar(figure, value, lower, f"discounted sum of{breaks[column]}{units[column]}")
+            lower.set_xlabel("angle (rad), 0 is upright", fontsize=16)
+            for axis, title in zip((upper, lower), titles[column]):
+                axis.set_title(title, fontsize=20, pad=10)
+            axes[column, 0].set_ylabel("speed (rad/s)", fontsize=16)
+        _bar(figure, torque, axes[0], "torque (N m)")
+        correlation = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
+        _note(axes[1, 0], f"correlation with the best: {correlation:.2f}")
+        figure.supxlabel(
+            "Best: dynamic programming, sum of $\\gamma^t r_t$ over the 200 steps of an episode.\n"
+            "Line: the greedy episode from the start of the first test episode (dot).",
+            fontsize=14,
+        )
+    return figure
+
+
+def _heat_map(axis, values, **options):
+    """Draw values (n_angles, n_speeds) over angle and speed."""
+    angles, speeds = pendulum.grid(*values.shape)
+    angles = np.append(angles, np.pi)
+    values = np.append(values, values[:1], axis=0)  # the last angle is the first
+    image = axis.pcolormesh(angles, speeds[0], values.T, shading="nearest", **options)
+    axis.set_xticks(np.pi * np.array([-1, -0.5, 0, 0.5, 1]), ["−π", "−π/2", "0", "π/2", "π"])
+    axis.tick_params(labelsize=14)
+    axis.set(xlim=(-np.pi, np.pi), ylim=(-8, 8))
+    return image
+
+
+def _bar(figure, image, axes, label):
+    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar.set_label(label, fontsize=15)
+    bar.ax.tick_params(labelsize=14)
+
+
+def _note(axis, text):
+    box = {"color": "white", "alpha": 0.85, "pad": 4}
+    axis.text(0.025, 0.03, text.replace("-", "−"), fontsize=15, transform=axis.transAxes, bbox=box)
+
+
+def _trace(axis, angles, speeds):
+    """Draw an episode's states as a line, which leaves the picture at pi and comes in at -pi."""
+    for shift in np.unique((pendulum.wrapped(angles) - angles).round(6)):
+        for colour, width in (("white", 5), ("black", 2.5)):
+            axis.plot(angles + shift, speeds, color=colour, linewidth=width)
+    start = pendulum.wrapped(angles[0]), speeds[0]
+    axis.plot(*start, "o", color="black", mec="white", mew=2, markersize=12)

@@ -1,0 +1,191 @@
+"""--explain: the picture of what was learned, and what it is drawn from."""
+
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ddpg
+import sac
+import td3
+from common import explain, pendulum
+from common.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {"ddpg": ddpg, "td3": td3, "sac": sac}
+
+
+class Swinger:
+    """Pushes the way it moves; its Q is 5 at the top, and lower elsewhere."""
+
+    def greedy_actions(self, states):
+        return 2 * np.sign(states[:, 2:])
+
+    def q_values(self, states, actions):
+        assert actions.shape == (len(states), 1)
+        return 5 * states[:, 0] - 0.1 * states[:, 2] ** 2
+
+
+@pytest.fixture(autouse=True)
+def small_grid(monkeypatch):
+    monkeypatch.setattr(explain, "N_ANGLES", 40)
+    monkeypatch.setattr(explain, "N_SPEEDS", 41)
+
+
+def constants(folder, **changed):
+    usual = {"ALG_NAME": "TD3", "ENV_ID": "Pendulum-v1", "IMAGE_DIR": str(folder), "GAMMA": 0.9,
+             "RANDOM_SEED": 2, "REWARD_SCALE": 1.0, "UNIT_ACTIONS": False}
+    return usual | changed
+
+
+def drawn(monkeypatch, folder, agent=None, **changed):
+    """What save() hands to the drawing, by name; nothing is drawn or written."""
+    found = {}
+
+    class Figure:
+        def savefig(self, *args, **options):
+            pass
+
+    def draw(policies, values, episodes, constants):
+        found.update(policies=policies, values=values, episodes=episodes)
+        return Figure()
+
+    monkeypatch.setattr(explain, "_draw", draw)
+    explain.save(agent or Swinger(), Namespace(preset="chapter"), constants(folder, **changed))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "preset", "expected"),
+    [
+        ("image", "chapter", "image/td3_explained.png"),
+        ("image", "tuned", "image/td3_Pendulum-v1_tuned_explained.png"),
+        ("mine", "chapter", "mine/td3_Pendulum-v1_explained.png"),
+    ],
+)
+def test_path(folder, preset, expected):
+    assert explain.path(folder, "TD3", "Pendulum-v1", preset) == Path(expected)
+
+
+def test_picture(tmp_path, capsys):
+    for name in "ab":
+        explain.save(Swinger(), Namespace(preset="chapter"), constants(tmp_path / name))
+    files = [tmp_path / name / "td3_Pendulum-v1_explained.png" for name in "ab"]
+    assert capsys.readouterr().out.splitlines() == [f"Saved {file}" for file in files]
+    assert Image.open(files[0]).size == (1200, 1050)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        explain.save(Swinger(), Namespace(preset="chapter"), constants(tmp_path / "file"))
+
+
+def test_what_is_drawn(monkeypatch, tmp_path):
+    found = drawn(monkeypatch, tmp_path)
+    angles, speeds = np.broadcast_arrays(*pendulum.grid(40, 41))
+    (policy, best_policy), (value, best_value) = found["policies"], found["values"]
+    np.testing.assert_array_equal(policy, 2 * np.sign(speeds))
+    np.testing.assert_allclose(value, 5 * np.cos(angles) - 0.1 * speeds**2, atol=1e-5)
+    values = pendulum.value_functions(40, 41, explain.N_TORQUES, gamma=0.9)
+    np.testing.assert_array_equal(best_value, values[-1])
+    np.testing.assert_array_equal(
+        best_policy, pendulum.greedy_torques(values[-2], angles, speeds, 0.9)
+    )
+
+
+def test_the_units_are_the_environments(monkeypatch, tmp_path):
+    plain = drawn(monkeypatch, tmp_path)
+    scaled = drawn(monkeypatch, tmp_path, REWARD_SCALE=0.1)
+    np.testing.assert_allclose(scaled["values"][0], 10 * plain["values"][0], rtol=1e-5)
+    # Of standardised rewards, nobody knows the scale.
+    kept = drawn(monkeypatch, tmp_path, REWARD_SCALE=0.1, STANDARDISE_REWARDS=True)
+    np.testing.assert_array_equal(kept["values"][0], plain["values"][0])
+    unit = drawn(monkeypatch, tmp_path, UNIT_ACTIONS=True)  # the Swinger's 2 are clipped
+    np.testing.assert_array_equal(unit["policies"][0], plain["policies"][0])
+
+
+def test_the_line_is_the_episode_that_the_agent_plays(monkeypatch, tmp_path):
+    from common.evaluation import Evaluation
+
+    agent = td3.TD3(3, 1, td3.ReplayBuffer(10), 8, np.float32([2.0]))
+    (angles, speeds, total), best = drawn(monkeypatch, tmp_path, agent, GAMMA=1.0)["episodes"]
+    assert angles.shape == speeds.shape == (201,)
+    assert total == pytest.approx(Evaluation("Pendulum-v1", [2], 200).returns(agent)[0], abs=0.01)
+    assert (best[0][0], best[1][0]) == (angles[0], speeds[0])
+    assert best[2] > total + 100  # it swings up, which an agent that knows nothing does not
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_q_values_are_the_networks(script, monkeypatch):
+    monkeypatch.setattr(ddpg, "HIDDEN_DIM", 8)
+    monkeypatch.setattr(ddpg, "MEMORY_CAPACITY", 10)
+    if script == "ddpg":
+        agent = ddpg.DDPG(1, 3, np.float32([2.0]))
+        nets = [agent.critic]
+    elif script == "td3":
+        agent = td3.TD3(3, 1, td3.ReplayBuffer(10), 8, np.float32([2.0]))
+        nets = [agent.q_net1, agent.q_net2]
+    else:
+        agent = sac.SAC(3, 1, sac.ReplayBuffer(10), 8, np.float32([2.0]))
+        nets = [agent.soft_q_net1, agent.soft_q_net2]
+    rng = np.random.default_rng(0)
+    first = [rng.normal(size=weight.shape) for weight in nets[0].trainable_weights]
+    for net in nets:  # nearly equal, so that now the one is smaller and now the other
+        for weight, value in zip(net.trainable_weights, first):
+            weight.assign(value + 0.1 * rng.normal(size=value.shape))
+    states = rng.normal(size=(50, 3)).astype(np.float32)
+    actions = rng.normal(size=(50, 1)).astype(np.float32)
+    outputs = []
+    for net in nets:
+        x = np.hstack([states, actions])
+        matrices = [weight.numpy() for weight in net.trainable_weights]
+        for matrix, bias in zip(matrices[0::2], matrices[1::2]):
+            x = x @ matrix + bias
+            x = np.maximum(x, 0) if len(bias) > 1 else x
+        outputs.append(x[:, 0])
+    assert len(set(np.argmin(outputs, axis=0))) == len(nets)
+    found = agent.q_values(states, actions)
+    assert found.shape == (50,)
+    np.testing.assert_allclose(found, np.min(outputs, axis=0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "expected"),
+    [("Pendulum-v1", True), ("Pendulum-v0", True), ("gymnasium:Pendulum-v1", True),
+     ("Pendulum", True), ("InvertedPendulum-v4", False), ("mine:Pendulum-v1", False)],
+)
+def test_what_can_be_shown(env_id, expected):
+    assert explain.can_show(env_id) is expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("--train --explain", "td3.py: --explain needs --test"),
+        ("--train --test --explain --env MountainCarContinuous-v0",
+         "td3.py: --explain needs --env Pendulum-v1: it draws over angle and speed"),
+    ],
+)
+def test_refused_before_anything_is_played(flags, line):
+    done = subprocess.run([sys.executable, "td3.py", *flags.split()], cwd=ROOT,
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+
+
+def test_a_shipped_agent(tmp_path):
+    flags = ["--test", "--test-episodes", "1", "--explain", "--image-dir", str(tmp_path)]
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    done = subprocess.run([sys.executable, "ddpg.py", *flags], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    file = tmp_path / "ddpg_Pendulum-v1_explained.png"
+    assert done.stdout.splitlines()[-1] == f"Saved {file}"
+    assert file.exists()
