@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common import runs
-from common.arguments import Script
+from common.arguments import Parser, Script
 from common.errors import UserError
 from common.files import task_name, write_atomically
 
@@ -32,7 +32,7 @@ USUAL = {"--env": "Pendulum-v1", "--preset": "chapter", "--steps": "20000",
 
 def parse(argv):
     """The command line: (Namespace, dict from a script's flag to the list of its values)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="compare.py",
         usage="%(prog)s [flags] [flags of the scripts, each with one value or several]",
         description=__doc__, allow_abbrev=False,
@@ -74,9 +74,9 @@ def parse(argv):
         if not (first.isdecimal() and (last.isdecimal() if dash else True)):
             parser.error(f"--seeds must be whole numbers or ranges such as 0-9, got {word}")
         seeds += range(int(first), int(last or first) + 1)
+    if not seeds:
+        parser.error("--seeds has no seed in it: a range goes upwards, such as 0-9")
     args.seeds = list(dict.fromkeys(seeds))
-    if not args.seeds:
-        parser.error(f"--seeds {' '.join(args.seeds or ['?'])}: there is none in it")
     return args, rest
 
 
@@ -156,7 +156,7 @@ def train(todo, pool, runs_dir, done, total):
             elif what == "retry":
                 say(f"{run}: {value}; tried once more")
             elif what == "failed":
-                failed.append(f"{run} failed twice: {value}")
+                failed.append(f"{run} failed: {value}")
                 say(failed[-1])
                 advance(run, run.steps)
             else:
@@ -212,7 +212,7 @@ def main(argv):
     everything = all_runs(settings, args.seeds)
     todo = [run for run in everything if runs.result(run, args.runs_dir) is None]
     done = len(everything) - len(todo)
-    print(f"{len(everything)} runs, {done} of them finished already.", flush=True)
+    print(f"Runs: {len(everything)}, finished already: {done}", flush=True)
     failed = []
     if todo:
         pool = runs.Local(args.workers) if args.ray is None else runs.OnRay(args.ray or None)

@@ -262,7 +262,7 @@ def _read(namespace):
 def _parser(prog, title, constants, presets):
     # The flags' column leaves room for the words; a longer flag has a line of its own.
     layout = {"width": min(shutil.get_terminal_size().columns - 1, 100), "max_help_position": 28}
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         usage="%(prog)s [--train] [--test] [flags]",
         description=title,
@@ -287,7 +287,7 @@ def _parser(prog, title, constants, presets):
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, where argparse says "argument" and more."""
 
     def error(self, message):

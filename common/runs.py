@@ -30,6 +30,10 @@ _NO_PART = {"RENDER", "TEST_EPISODES", "CHECKPOINT_EVERY", "MODEL_DIR", "IMAGE_D
 _STEP = re.compile(r"^Training .* \| Step: (\d+)/")
 
 
+class Refused(UserError):
+    """The script itself has said what is wrong, so trying again would be of no use."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One training.
@@ -98,7 +102,8 @@ def execute(run, folder, threads, progress=lambda steps: None, stop=None):
         dict: constants, evaluations, test_returns, episode_reward, steps, seconds.
 
     Raises:
-        UserError: it ended without finishing; the message is the last thing that it said.
+        Refused: it ended without finishing, and said why.
+        UserError: it was killed, or crashed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     algorithm, env_id = (json.loads(run.constants)[name] for name in ("ALG_NAME", "ENV_ID"))
@@ -125,6 +130,8 @@ def execute(run, folder, threads, progress=lambda steps: None, stop=None):
                 progress(int(step[1]))
     done = checkpoint.progress_in(state)
     if not (done and done["finished"]):
+        if said.startswith(f"{run.script}: "):
+            raise Refused(said)
         status = process.returncode
         ending = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         raise UserError(f"{ending}: {said or 'it said nothing'}")
@@ -188,6 +195,8 @@ class Local:
                 for state in folder.glob("model/*/training*.npz"):
                     state.unlink()  # large, and of no more use
                 return "result", measured
+            except Refused as error:
+                return "failed", str(error)
             except Exception as error:
                 why = " ".join(str(error).split()) or type(error).__name__
             if self.stop.asked or attempt == ATTEMPTS:
@@ -252,7 +261,7 @@ class OnRay:
                     measured, files = self.ray.get(ready[0])
                 except Exception as error:
                     why = " ".join(str(getattr(error, "cause", None) or error).split())[:300]
-                    if attempt < ATTEMPTS:
+                    if attempt < ATTEMPTS and not isinstance(error, Refused):
                         waiting[remote.remote(run)] = run, attempt + 1
                         yield run, "retry", why
                     else:
