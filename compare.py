@@ -170,7 +170,18 @@ def train(todo, pool, runs_dir, done, total):
     return failed
 
 
-def report(settings, everything, args):
+def command(args, given):
+    """The command that gives the same results, wherever they are kept."""
+    seeds = args.seeds
+    in_a_row = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    words = ["python compare.py", "--algorithms", *args.algorithms, "--seeds"]
+    words += [f"{seeds[0]}-{seeds[-1]}"] if in_a_row else map(str, seeds)
+    for flag, values in given.items():
+        words += [flag, *values]
+    return " ".join(words)
+
+
+def report(settings, everything, args, given):
     """Draw the picture, write and print the tables, of all that is finished."""
 
     from common import comparison
@@ -193,14 +204,18 @@ def report(settings, everything, args):
     folder = Path(args.image_dir)
     rows = comparison.table(measured, every)
     best = optimum(env_id, TEST_STARTS)
-    files = {folder / f"compare_{name}.md": comparison.as_markdown(rows, best),
+    table = comparison.as_markdown(rows, best)
+    files = {folder / f"compare_{name}.md": f"`{command(args, given)}`\n\n{table}",
              folder / f"compare_{name}.csv": comparison.as_csv(rows)}
     for path, text in files.items():
         write_atomically(path, lambda file, text=text: file.write(text.encode()))
     title = f"{env_id}, {' and '.join(presets)} constants: IQM over seeds, 95 % interval"
     picture = folder / f"compare_{name}.png"
-    comparison.draw(picture, measured, every, title, optimum(env_id, starts))
-    print("\n" + comparison.as_markdown(rows, best))
+    # An algorithm looks the same in every picture, unless something else is compared.
+    styles = [ALGORITHMS.index(label.lower()) for label in measured if label.lower() in ALGORITHMS]
+    styles = styles if len(styles) == len(measured) else None
+    comparison.draw(picture, measured, every, title, optimum(env_id, starts), styles)
+    print("\n" + table)
     for path in (picture, *files):
         print(f"Saved {path}")
 
@@ -222,7 +237,7 @@ def main(argv):
             raise UserError(
                 f"stopped; what is finished is in {args.runs_dir}: the same command goes on"
             ) from None
-    report(settings, everything, args)
+    report(settings, everything, args, given)
     for line in failed:
         print(f"compare.py: {line}; the same command tries again", file=sys.stderr)
     return int(bool(failed) or refused)

@@ -8,6 +8,7 @@ et al., 2021, "Deep reinforcement learning at the edge of the statistical precip
 
 import csv
 import io
+import itertools
 
 import numpy as np
 from scipy import integrate, stats
@@ -17,8 +18,8 @@ from common.files import write_atomically
 
 COLUMNS = ("setting", "seeds", "mean", "IQM", "95 % interval", "worst seed", "area", "seconds")
 # Okabe and Ito's, which colour-blind people can tell apart; the dashes are for grey printers.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_DASHES = ["-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)), "-"]
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+_DASHES = ["-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1, 1, 1)), (0, (1, 1))]
 
 
 def iqm(values, axis=0):
@@ -115,7 +116,7 @@ def as_csv(rows):
     return text.getvalue()
 
 
-def draw(path, settings, every, title, optimum=None):
+def draw(path, settings, every, title, optimum=None, styles=None):
     """Draw the learning curves, 1200 x 750 pixels; needs no display.
 
     Args:
@@ -123,15 +124,14 @@ def draw(path, settings, every, title, optimum=None):
         settings, every: as for table().
         title: str.
         optimum: the best mean return from the validation starts, or None: no line.
+        styles: which colour and dashes each setting has, a list of int; None: 0, 1, 2...
     """
     style, Figure = matplotlib_parts()
     with style.context("default"):
         figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
         axes = figure.add_subplot()
-        for i, (label, results) in enumerate(settings.items()):
-            colour, dashes = _COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]
-            if len(settings) <= len(_DASHES):
-                dashes = _DASHES[i]
+        for i, (label, results) in zip(styles or itertools.count(), settings.items()):
+            colour, dashes = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
             steps, returns = curves(results, every)
             low, high = interval(returns)
             axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)

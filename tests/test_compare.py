@@ -69,6 +69,14 @@ def test_a_folder_is_named_after_what_determines_the_run():
     assert folder("--algorithms td3", 2) == one.parent / "seed2"
 
 
+def test_the_command_is_told_without_the_places():
+    line = "--seeds 3 4 5 --algorithms sac --gamma 0.9 0.99 --runs-dir x --no-auto-entropy"
+    found = compare.command(*compare.parse(line.split()))
+    assert found == (
+        "python compare.py --algorithms sac --seeds 3-5 --gamma 0.9 0.99 --no-auto-entropy"
+    )
+
+
 MISTAKES = {
     "--gama 0.9": "--gama is no flag",
     "--gamma": "--gamma needs a value",
@@ -204,6 +212,7 @@ def test_a_comparison_trains_draws_and_tabulates(compared):
     assert out[-3:] == saved
     assert (image / "compare_Pendulum-v1.png").read_bytes().startswith(b"\x89PNG")
     table = (image / "compare_Pendulum-v1.md").read_text()
+    assert table.startswith("`python compare.py --algorithms td3 sac --seeds 0-1 --steps 240 ")
     assert "| TD3 | 2 |" in table and "| SAC | 2 |" in table and "| best possible |" in table
     assert len(results(folder)) == 4
     for result in results(folder).values():
