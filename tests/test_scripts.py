@@ -88,6 +88,24 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     assert files[0] == files[1] != files[2]
 
 
+@pytest.mark.parametrize("script", ALGORITHMS)
+def test_random_actions_are_held_and_learning_waits(script, tmp_path):
+    flags = ["--train", "--episodes", 2, "--max-steps", 20, "--explore-steps", 1000]
+    flags += ["--explore-hold", 7, "--learn-after", 39, "--batch-size", 16]
+    status, out, err = run(script, *flags, folder=tmp_path)
+    assert (status, err) == (0, [])
+    assert COMPILING in out  # at the 40th step, and only there
+    buffer = "memory" if script == "ddpg" else "replay_buffer.buffer"
+    with np.load(tmp_path / "model" / f"{script.upper()}_Pendulum-v1" / "training.npz") as file:
+        actions = file[buffer][:, 3].reshape(2, 20)
+    for episode in actions:
+        runs = np.split(episode, [7, 14])
+        assert [len(set(run)) for run in runs] == [1, 1, 1]
+        assert len(set(episode)) == 3
+    flags[flags.index(39)] = 40
+    assert COMPILING not in run(script, *flags, folder=tmp_path)[1]
+
+
 def test_eager_runs_the_same_lines(tmp_path):
     flags = ["--train", "--episodes", 2, *SHORT["sac"]]
     compiled = run("sac", *flags, folder=tmp_path)
