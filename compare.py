@@ -163,10 +163,10 @@ def train(todo, pool, runs_dir, done, total):
                 runs.keep(run, runs_dir, value)
                 advance(run, run.steps)
                 done += 1
+                bar.set_postfix_str(f"{done} of {total} runs")
                 returns = value["test_returns"]
                 say(f"{run}: {sum(returns) / len(returns):.1f} in {value['seconds']:.0f} s "
                     f"({done} of {total})")
-            bar.set_postfix_str(f"{done} of {total} runs", refresh=False)
     return failed
 
 
