@@ -78,7 +78,7 @@ PRESETS["tuned"] = {
     "UPDATE_ITR": 2,
     "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
     "EVALUATE_EVERY": 1000,
-    "EVALUATION_EPISODES": 20,
+    "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
     "KEEP": "best",
 }
 
