@@ -142,7 +142,8 @@ def draw(path, settings, every, title, optimum=None, styles=None):
                       label=f"{label} ({seeds})")
         if optimum is not None:
             axes.axhline(optimum, color="0.3", linestyle="--", linewidth=1.5)
-            axes.annotate(f"best possible: {optimum:.0f}", (1, optimum), (-4, 5), fontsize=13,
+            label = f"best possible: {optimum:.0f}".replace("-", "\N{MINUS SIGN}")
+            axes.annotate(label, (1, optimum), (-4, 5), fontsize=13,
                           xycoords=("axes fraction", "data"), textcoords="offset points",
                           ha="right", color="0.3")
         axes.set_title(title, fontsize=19, pad=12)
