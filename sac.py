@@ -76,6 +76,7 @@ PRESETS["tuned"] = {
     "SOFT_TAU": 0.01,
     "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
     "UPDATE_ITR": 2,
+    "LEARN_AFTER": 0,
     "EVALUATE_EVERY": 1000,
     "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
     "KEEP": "best",
