@@ -443,6 +443,8 @@ finally:
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (getattr(signal, "SIGHUP", 1), 129)],
 )
 def test_a_signal_leaves_through_finally(script, number, status):
+    if status == 129 and signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("these tests run under nohup, which the scripts respect")
     process = start(script, "--train", "--verbose", more=WAIT)
     assert process.stdout.readline() == "ready\n"
     begin = time.monotonic()
