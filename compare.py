@@ -250,3 +250,6 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
         sys.exit(f"compare.py: {error}")
+    except BrokenPipeError:  # whoever read the output has gone; what is finished is kept
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
