@@ -200,7 +200,9 @@ def report(settings, everything, args, given):
                                                       settings.values()})
     every = max(c["EVALUATE_EVERY"] for c in constants)
     starts = VALIDATION_STARTS[: constants[0]["EVALUATION_EPISODES"]]
-    name = args.name or "_".join([task_name(env_id), *(p for p in presets if p != "chapter")])
+    varied = [f[2:] for f, values in given.items() if len(values) > 1 and f != "--preset"]
+    parts = [task_name(env_id), *(p for p in presets if p != "chapter"), *varied]
+    name = args.name or "_".join(parts)
     folder = Path(args.image_dir)
     rows = comparison.table(measured, every)
     best = optimum(env_id, TEST_STARTS)

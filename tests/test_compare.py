@@ -285,7 +285,8 @@ def test_a_bad_setting_does_not_end_the_others(tmp_path):
     assert "no longer finite" in err[-1] and "q-lr 1e38" in err[-1]
     assert "tried once more" not in "".join(out)  # the script has said what is wrong
     assert len(results(tmp_path)) == 1
-    assert (tmp_path / "image" / "compare_Pendulum-v1.png").exists()
+    # named after what varies, so that it does not replace the plain comparison
+    assert (tmp_path / "image" / "compare_Pendulum-v1_q-lr_gamma.png").exists()
 
 
 # ---- a cluster
