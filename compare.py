@@ -11,7 +11,6 @@ where it was stopped, and one with more seeds or algorithms trains only what is 
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import signal
 import sys
@@ -57,12 +56,12 @@ def parse(argv):
     own = {"-h", *parser._option_string_actions}
     where = known
     for word in argv:
-        if word.startswith("--") and word.partition("=")[0] not in own:
-            flag, has_value, value = word.partition("=")
-            where = rest[flag] = [value] if has_value else []
-        elif word in own or word.partition("=")[0] in own:
+        flag, has_value, value = word.partition("=")
+        if flag in own:
             where = known
             known.append(word)
+        elif word.startswith("--"):
+            where = rest[flag] = [value] if has_value else []
         else:
             where.append(word)
     args = parser.parse_args(known)
@@ -78,6 +77,11 @@ def parse(argv):
         parser.error("--seeds has no seed in it: a range goes upwards, such as 0-9")
     args.seeds = list(dict.fromkeys(seeds))
     return args, rest
+
+
+def varied(given):
+    """The flags that have several values, so that each value has a curve."""
+    return [flag for flag, values in given.items() if len(values) > 1]
 
 
 def settings_of(args, given):
@@ -102,15 +106,14 @@ def settings_of(args, given):
     if len(given.get("--env", [])) > 1:
         raise UserError("--env takes one environment: compare on another with another command")
     flags = {**{flag: [value] for flag, value in USUAL.items()}, **given}
-    varied = [flag for flag, values in flags.items() if len(values) > 1]
     found, refused = {}, []
     for name, script in scripts.items():
         usable = {f: v or [None] for f, v in flags.items() if f in script.flags or f == "--preset"}
         for values in itertools.product(*usable.values()):
             chosen = dict(zip(usable, values))
             words = [word for pair in chosen.items() for word in pair if word is not None]
-            label = ", ".join([name.upper(), *(f"{f[2:]} {chosen[f]}" for f in varied
-                                               if f in chosen)])
+            differing = [f"{f[2:]} {chosen[f]}" for f in varied(given) if f in chosen]
+            label = ", ".join([name.upper(), *differing])
             try:
                 constants = script.constants(["--train", *words])
             except UserError as error:
@@ -129,7 +132,7 @@ def settings_of(args, given):
 def all_runs(settings, seeds):
     """A Run for each setting and seed; seed by seed, so that early pictures are fair."""
     return [
-        runs.Run(script, flags, seed, preset, json.dumps({**constants, "RANDOM_SEED": seed}), label)
+        runs.Run(script, flags, seed, preset, {**constants, "RANDOM_SEED": seed}, label)
         for seed in seeds
         for label, (script, flags, preset, constants) in settings.items()
     ]
@@ -183,8 +186,7 @@ def command(args, given):
 
 def report(settings, everything, args, given):
     """Draw the picture, write and print the tables, of all that is finished."""
-
-    from common import comparison
+    from common import comparison  # late: SciPy takes a while, and --help need not wait
     from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
 
     measured = {}
@@ -200,8 +202,8 @@ def report(settings, everything, args, given):
                                                       settings.values()})
     every = max(c["EVALUATE_EVERY"] for c in constants)
     starts = VALIDATION_STARTS[: constants[0]["EVALUATION_EPISODES"]]
-    varied = [f[2:] for f, values in given.items() if len(values) > 1 and f != "--preset"]
-    parts = [task_name(env_id), *(p for p in presets if p != "chapter"), *varied]
+    parts = [task_name(env_id), *(p for p in presets if p != "chapter")]
+    parts += [flag[2:] for flag in varied(given) if flag != "--preset"]
     name = args.name or "_".join(parts)
     folder = Path(args.image_dir)
     rows = comparison.table(measured, every)

@@ -163,11 +163,16 @@ class Script:
                 parse(namespace, argv)
         except SystemExit as error:
             raise UserError(said.getvalue().strip().splitlines()[-1]) from error
-        return {
-            name: value
-            for name, value in namespace.items()
-            if name.isupper() and isinstance(value, (bool, int, float, str))
-        }
+        return constants_in(namespace)
+
+
+def constants_in(namespace):
+    """The constants of a script's globals(), without the presets: dict from name to value."""
+    return {
+        name: value
+        for name, value in namespace.items()
+        if name.isupper() and isinstance(value, (bool, int, float, str))
+    }
 
 
 @dataclass

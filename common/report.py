@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common import checkpoint, curve, film, weights
+from common.arguments import constants_in
 from common.errors import UserError
 from common.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluation
 from common.files import task_name
@@ -43,11 +44,7 @@ class Training:
 
     def __init__(self, agent, env, args, constants):
         self.agent, self.env, self.args = agent, env, args
-        self.constants = {
-            name: value
-            for name, value in constants.items()
-            if name.isupper() and isinstance(value, (bool, int, float, str))
-        }
+        self.constants = constants_in(constants)
         if constants.get("REPLAY_BUFFER_SIZE", np.inf) <= constants["BATCH_SIZE"]:
             raise UserError(
                 "--replay-buffer-size must be larger than --batch-size, or nothing is learned"
@@ -172,11 +169,7 @@ class Training:
         returns = self.evaluation.returns(self.agent)
         mean = float(np.mean(returns))
         self.evaluations.append([self.steps, returns])
-        with tqdm.external_write_mode(file=sys.stdout):
-            print(
-                f"Evaluation | Step: {self.steps} | Mean: {mean:.4f} | Worst: {min(returns):.4f}",
-                flush=True,
-            )
+        _print_returns(f"Evaluation | Step: {self.steps}", returns)
         if self.writer is not None:
             self._write({"evaluation": mean})
         if self.keep_best and self.learned and (self.best is None or mean > self.best[1]):
@@ -193,12 +186,7 @@ class Training:
             self.agent.load()
         self.test_returns = self._evaluation(TEST_STARTS).returns(self.agent)
         self.agent.compiler.unpack_from(learning)  # --resume may go on from here
-        with tqdm.external_write_mode(file=sys.stdout):
-            print(
-                f"Test | Starts: {len(TEST_STARTS)} | Mean: {np.mean(self.test_returns):.4f} "
-                f"| Worst: {min(self.test_returns):.4f}",
-                flush=True,
-            )
+        _print_returns(f"Test | Starts: {len(TEST_STARTS)}", self.test_returns)
 
     def _evaluation(self, starts):
         limit, unit_actions = self.constants["MAX_STEPS"], self.constants["UNIT_ACTIONS"]
@@ -380,6 +368,12 @@ def episode_line(phase, number, episode_reward, start):
         f"| Running Time: {time.time() - start:.4f}",
         flush=True,
     )
+
+
+def _print_returns(what, returns):
+    """Print mean and worst of some greedy episodes' returns, above the progress bar."""
+    with tqdm.external_write_mode(file=sys.stdout):
+        print(f"{what} | Mean: {np.mean(returns):.4f} | Worst: {min(returns):.4f}", flush=True)
 
 
 def test_summary(rewards):

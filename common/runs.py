@@ -25,8 +25,8 @@ from common.files import task_name, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 ATTEMPTS = 2
-# These change nothing that is measured, or are part of the folder's name.
-_NO_PART = {"RENDER", "TEST_EPISODES", "CHECKPOINT_EVERY", "MODEL_DIR", "IMAGE_DIR", "RANDOM_SEED"}
+# These change nothing that is measured, but how long a run is; the seed has a folder of its own.
+_NO_PART = checkpoint.FREE - {"TRAIN_EPISODES", "TRAIN_STEPS"} | {"RANDOM_SEED"}
 _STEP = re.compile(r"^Training .* \| Step: (\d+)/")
 
 
@@ -34,7 +34,7 @@ class Refused(UserError):
     """The script itself has said what is wrong, so trying again would be of no use."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # each is itself alone, and so can be a key
 class Run:
     """One training.
 
@@ -43,7 +43,7 @@ class Run:
         flags: tuple of words for its command line, without --train, folders and seed.
         seed: of the training.
         preset: name.
-        constants: JSON of the constants that it will have.
+        constants: dict, those that it will have.
         label: of the setting, for people.
     """
 
@@ -51,21 +51,20 @@ class Run:
     flags: tuple
     seed: int
     preset: str
-    constants: str
+    constants: dict
     label: str
 
     @property
     def setting(self):
         """What all runs share that differ only in their seed: part of a folder's name."""
-        constants = json.loads(self.constants)
-        parts = {k: v for k, v in sorted(constants.items()) if k not in _NO_PART}
+        parts = {k: v for k, v in sorted(self.constants.items()) if k not in _NO_PART}
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
-        task = task_name(constants["ENV_ID"], self.preset)
-        return f"{constants['ALG_NAME'].lower()}_{task}_{digest}"
+        task = task_name(self.constants["ENV_ID"], self.preset)
+        return f"{self.constants['ALG_NAME'].lower()}_{task}_{digest}"
 
     @property
     def steps(self):
-        return json.loads(self.constants)["TRAIN_STEPS"]
+        return self.constants["TRAIN_STEPS"]
 
     def folder(self, runs_dir):
         return Path(runs_dir) / self.setting / f"seed{self.seed}"
@@ -94,7 +93,7 @@ def execute(run, folder, threads, progress=lambda steps: None, stop=None):
     Args:
         run: Run.
         folder: Path for weights, curve, training state and what the run printed (log.txt).
-        threads: how many of them TensorFlow may compute with.
+        threads: how many TensorFlow may compute with.
         progress: called with the number of steps done.
         stop: Stop that ends the process early.
 
@@ -106,7 +105,7 @@ def execute(run, folder, threads, progress=lambda steps: None, stop=None):
         UserError: it was killed, or crashed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    algorithm, env_id = (json.loads(run.constants)[name] for name in ("ALG_NAME", "ENV_ID"))
+    algorithm, env_id = run.constants["ALG_NAME"], run.constants["ENV_ID"]
     state = checkpoint.path(folder / "model", algorithm, env_id, run.preset)
     line = [sys.executable, run.script, "--train", "--seed", str(run.seed), *run.flags]
     line += ["--model-dir", str(folder / "model"), "--image-dir", str(folder / "image")]
@@ -135,7 +134,7 @@ def execute(run, folder, threads, progress=lambda steps: None, stop=None):
         status = process.returncode
         ending = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         raise UserError(f"{ending}: {said or 'it said nothing'}")
-    measured = {"constants": json.loads(run.constants)}
+    measured = {"constants": run.constants}
     for name in ("evaluations", "test_returns", "episode_reward", "steps", "seconds"):
         measured[name] = done[name]
     return measured

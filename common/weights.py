@@ -117,7 +117,7 @@ def _read(path, file, algorithm, env_id, unit_actions, expected):
             now, then = ("with", "without") if unit_actions else ("without", "with")
             raise UserError(
                 f"{path}: was trained {then} --unit-actions, and this run is {now}: its actions "
-                f"would have the wrong scale. Give the same flags as for training."
+                "would have the wrong scale. Give the same flags as for training."
             )
         _check_sizes(path, header["networks"], _shapes(expected))
         entries = archive.namelist()

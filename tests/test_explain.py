@@ -1,14 +1,12 @@
 """--explain: the picture of what was learned, and what it is drawn from."""
 
-import os
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_scripts import run
 
 import ddpg
 import sac
@@ -16,7 +14,6 @@ import td3
 from common import explain, pendulum
 from common.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 SCRIPTS = {"ddpg": ddpg, "td3": td3, "sac": sac}
 
 
@@ -174,18 +171,13 @@ def test_what_can_be_shown(env_id, expected):
     ],
 )
 def test_refused_before_anything_is_played(flags, line):
-    done = subprocess.run([sys.executable, "td3.py", *flags.split()], cwd=ROOT,
-                          capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+    assert run("td3", *flags.split()) == (2, [], [line])
 
 
 def test_a_shipped_agent(tmp_path):
     flags = ["--test", "--test-episodes", "1", "--explain", "--image-dir", str(tmp_path)]
-    hidden = ("DISPLAY", "WAYLAND_DISPLAY")
-    environment = {k: v for k, v in os.environ.items() if k not in hidden}
-    done = subprocess.run([sys.executable, "ddpg.py", *flags], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
+    status, out, err = run("ddpg", *flags)
+    assert (status, err) == (0, [])
     file = tmp_path / "ddpg_Pendulum-v1_explained.png"
-    assert done.stdout.splitlines()[-1] == f"Saved {file}"
+    assert out[-1] == f"Saved {file}"
     assert file.exists()
