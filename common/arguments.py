@@ -15,13 +15,11 @@ import math
 import os
 import re
 import shutil
-import signal
 import sys
-import threading
 import tokenize
 from dataclasses import dataclass
 
-from common import quiet
+from common import quiet, signals
 from common.errors import UserError
 
 # What is no constant of the algorithm: flag -> (value when it is not given, metavar of an
@@ -118,7 +116,7 @@ def parse(namespace, argv=None):
     namespace.update(values)
     if is_script:
         _print_user_errors_on_one_line(parser.prog, args.verbose)
-        _exit_on_signals()
+        signals.install()
         quiet.prepare(args.verbose)
     return args
 
@@ -349,17 +347,3 @@ def _print_user_errors_on_one_line(prog, verbose):
             default(kind, error, traceback)
 
     sys.excepthook = hook
-
-
-def _exit_on_signals():
-    """Leave through SystemExit: what saves on the way out runs, and no traceback appears."""
-
-    def leave(number, frame):
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
-        signal.signal(signal.SIGINT, leave)
-        signal.signal(signal.SIGTERM, leave)
-        hangup = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
-        if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(hangup, leave)
