@@ -3,6 +3,7 @@
     pip install -r requirements-bench.txt
     python benchmarks/throughput.py            tables, benchmarks/throughput.json, pictures
     python benchmarks/throughput.py --quick    the same in a minute or two, less exact
+    python benchmarks/throughput.py --quick --before ../old    this code and another checkout's
 
 Each contestant lives in its own process, with the same widths, batch size, updates per step
 and policy delay, on Pendulum. After it has compiled and learned for a while, they take turns:
@@ -42,6 +43,7 @@ SIZES = {
 }
 CONTESTANTS = ["ours", "eager", "SB3", "SBX", "floor"]
 STEPS = {"ours": 1000, "eager": 20, "SB3": 200, "SBX": 500, "floor": 1000}  # in one turn
+STEPS["before"] = STEPS["ours"]
 LABELS = {"ours": "this project", "eager": "this project, --eager", "SB3": "SB3 (PyTorch)",
           "SBX": "SBX (JAX)", "floor": "updates alone, in one XLA call"}
 COLORS = {"ours": "#1f77b4", "eager": "#aec7e8", "SB3": "#ff7f0e", "SBX": "#2ca02c",
@@ -145,6 +147,7 @@ class Ours:
         for name, call in {
             "act": self.act,
             "env": lambda: self.env.step(action),
+            "of it the task itself": lambda: self.env.unwrapped.step(action),
             "store": lambda: self.store(*transition),
             "sample": self.sample,
             "update": lambda: (self.update(), self.agent.losses.numpy()),
@@ -279,11 +282,12 @@ def worker(contestant, algorithm, size, started):
 class Process:
     """A worker, seen from the parent."""
 
-    def __init__(self, contestant, algorithm, size):
-        command = [sys.executable, __file__, "--worker", contestant, algorithm, json.dumps(size),
-                   str(time.time())]
+    def __init__(self, contestant, algorithm, size, root=ROOT):
+        name = "ours" if contestant == "before" else contestant  # an older checkout knows no other
+        command = [sys.executable, "benchmarks/throughput.py", "--worker", name, algorithm,
+                   json.dumps(size), str(time.time())]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+                                        stderr=subprocess.DEVNULL, text=True, cwd=root)
         self.timeline = self._answer()
 
     def ask(self, question):
@@ -301,9 +305,10 @@ class Process:
         self.process.wait()
 
 
-def measure(algorithm, size, contestants, rounds, share):
+def measure(algorithm, size, contestants, rounds, share, before=None):
     """All contestants of one algorithm, side by side: dict for the JSON file."""
-    workers = {name: Process(name, algorithm, size) for name in contestants}
+    roots = {"before": before}
+    workers = {n: Process(n, algorithm, size, roots.get(n, ROOT)) for n in contestants}
     times = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, process in workers.items():
@@ -363,7 +368,8 @@ def table(title, results):
 
 def details(results):
     """Markdown of where our time goes, of the start, and of memory."""
-    lines = ["", "| ours, us per step | act | env | store | sample | update |", "|---" * 6 + "|"]
+    names = next(iter(results.values()))["parts"]
+    lines = ["", f"| ours, us per step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for algorithm, result in results.items():
         parts = " | ".join(f"{us:.0f}" for us in result["parts"].values())
         lines.append(f"| {algorithm.upper()} | {parts} |")
@@ -372,10 +378,10 @@ def details(results):
         timeline = result["timeline"]["ours"]
         shares = ", ".join(f"{what} {seconds:.1f}" for what, seconds in timeline.items())
         lines.append(f"| {algorithm.upper()} | {sum(timeline.values()):.1f} | {shares} |")
-    lines += ["", "| peak memory, MB | " + " | ".join(CONTESTANTS) + " |", "|---" * 6 + "|"]
+    names = next(iter(results.values()))["peak megabytes"]
+    lines += ["", f"| peak memory, MB | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for algorithm, result in results.items():
-        peaks = result["peak megabytes"]
-        cells = " | ".join(f"{peaks[n]:.0f}" if n in peaks else "" for n in CONTESTANTS)
+        cells = " | ".join(f"{peak:.0f}" for peak in result["peak megabytes"].values())
         lines.append(f"| {algorithm.upper()} | {cells} |")
     return "\n".join(lines)
 
@@ -440,6 +446,8 @@ def main():
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each (default: 9)")
     parser.add_argument("--quick", action="store_true", help="3 short rounds, chapter's sizes only")
+    parser.add_argument("--before", metavar="DIR",
+                        help="another checkout of this project: compare with it, and nothing else")
     parser.add_argument("--json", default="benchmarks/throughput.json", help="results file")
     parser.add_argument("--picture", default="image/throughput.png", help="picture file")
     args = parser.parse_args()
@@ -450,14 +458,18 @@ def main():
     report = {"machine": machine, "command": " ".join(sys.argv)}
     for sizes in ["chapter"] if args.quick else ["chapter", "papers"]:
         contestants = CONTESTANTS if sizes == "chapter" else ["ours", "SB3", "SBX", "floor"]
+        contestants = ["ours", "before"] if args.before else contestants
         scale = share if sizes == "chapter" else share / 5
         report[sizes] = {}
         for algorithm in args.algorithms:
             size = SIZES[sizes][algorithm]
-            report[sizes][algorithm] = measure(algorithm, size, contestants, rounds, scale)
+            report[sizes][algorithm] = measure(algorithm, size, contestants, rounds, scale,
+                                               args.before)
         print("\n" + table(f"At the {sizes}'s sizes" if sizes == "chapter" else
                            "At the papers' sizes", report[sizes]), flush=True)
     print(details(report["chapter"]))
+    if args.before:
+        return
     if not args.quick:
         print("\nTime per update of TD3, ms", flush=True)
         report["scaling of TD3, ms per update"] = scaling(rounds)

@@ -1,8 +1,6 @@
 """What a run shows while it goes on, and what it leaves behind."""
 
 import contextlib
-import errno
-import os
 import sys
 import time
 from pathlib import Path
@@ -10,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import checkpoint, curve, film, weights
+from common import checkpoint, curve, files, film, output, signals, weights
 from common.arguments import constants_in
 from common.errors import UserError
 from common.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluation
 from common.files import task_name
-
-_CLOSED = (errno.EPIPE, errno.EIO)  # what writing to a closed pipe or terminal gives
+from common.provenance import provenance
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
 
@@ -27,9 +24,12 @@ class Training:
     However the block ends, what was learned is saved with agent.save() and the
     curve so far is drawn, and a line says where: at the last episode, at Ctrl-C
     or SIGTERM, at an error. Only weights that are not finite are never saved, nor
-    those that no update has touched, nor those of a run whose reward collapsed
-    over weights that were saved before. With KEEP "best", those of the best
+    those that no update has touched. If the reward collapsed, the weights that are
+    replaced are kept beside the new ones. With KEEP "best", those of the best
     evaluation are saved instead, when it is made.
+
+    Within the block signals are noted; the next step of the environment stops it. Its
+    folder is locked, and the environments are closed in the end.
 
     Args:
         agent: has save(), `losses` (None before the first update, then a tensor),
@@ -45,12 +45,6 @@ class Training:
     def __init__(self, agent, env, args, constants):
         self.agent, self.env, self.args = agent, env, args
         self.constants = constants_in(constants)
-        if constants.get("REPLAY_BUFFER_SIZE", np.inf) <= constants["BATCH_SIZE"]:
-            raise UserError(
-                "--replay-buffer-size must be larger than --batch-size, or nothing is learned"
-            )
-        if constants["KEEP"] == "best" and not constants["EVALUATE_EVERY"]:
-            raise UserError("--keep best needs --evaluate-every: what is best has to be measured")
         self.train_episodes = constants["TRAIN_EPISODES"]
         self.train_steps = constants["TRAIN_STEPS"]
         self.checkpoint_every = constants["CHECKPOINT_EVERY"]
@@ -65,13 +59,15 @@ class Training:
         self.episode_reward = []
         self.running_reward = []  # the chapter's curve
         self.evaluation = None  # made when needed
+        self.open = contextlib.ExitStack()  # what is closed in the end
+        self.provenance = provenance(constants["__file__"], self.env_id)
         self.evaluations = []  # [steps done, [return of each start]] of each
         self.best = None  # [step, mean return] of the evaluation whose weights are kept
         self.test_returns = None  # of the weights that are kept, from the test starts
         self.steps = 0
         self.seconds = 0.0  # of the runs that this one continues; evaluations do not count
         self.learned = False
-        self.unfinished = False  # whether an earlier training's state is to be kept
+        self.unfinished = ""  # a line about an earlier training, whose state is to be kept
         self.log_name = time.strftime(
             f"{self.algorithm.lower()}_{task_name(self.env_id, args.preset)}"
             f"_seed{self.seed}_%Y%m%d-%H%M%S"
@@ -93,30 +89,41 @@ class Training:
             yield self.episodes_done
 
     def __enter__(self):
-        if self.args.resume:
-            self._resume()
-        else:
-            self._keep_unfinished()
-        limit, steps = self.env.max_episode_steps, self.constants["MAX_STEPS"]
-        if limit is not None and limit > steps:
-            print(
-                f"Episodes of {self.env_id} have {limit} steps, but --max-steps {steps} cuts them.",
-                flush=True,
+        with self.open:  # if anything fails here, __exit__ is not called
+            self.open.callback(self.env.close)
+            files.check_writable(self.weights.parent, "--model-dir", self.weights.name)
+            files.check_writable(self.image.parent, "--image-dir", self.image.name)
+            self.open.enter_context(files.Lock(self.weights.parent))
+            if self.args.resume:
+                self._resume()
+            else:
+                self.unfinished = checkpoint.unfinished(self.state)
+                if self.unfinished:
+                    print(self.unfinished, flush=True)
+            limit, steps = self.env.max_episode_steps, self.constants["MAX_STEPS"]
+            if limit is not None and limit > steps:
+                print(
+                    f"Episodes of {self.env_id} have {limit} steps, but --max-steps {steps} cuts "
+                    "them.", flush=True,
+                )
+            self.writer = _tensorboard(self.args.tensorboard, self.log_name)
+            if self.writer is not None:
+                self.open.callback(self.writer.close)
+            self.start = time.time() - self.seconds
+            self.bar = tqdm(
+                total=self.train_steps or self.train_episodes,
+                initial=self.steps if self.train_steps else self.episodes_done,
+                unit_scale=bool(self.train_steps),
+                disable=None,  # where the output is no terminal
+                file=sys.stdout,
+                dynamic_ncols=True,
+                bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",
             )
-        self.writer = _tensorboard(self.args.tensorboard, self.log_name)
-        self.start = time.time() - self.seconds
-        self.bar = tqdm(
-            total=self.train_steps or self.train_episodes,
-            initial=self.steps if self.train_steps else self.episodes_done,
-            unit_scale=bool(self.train_steps),
-            disable=None,  # where the output is no terminal
-            file=sys.stdout,
-            dynamic_ncols=True,
-            bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",
-        )
-        if self.evaluate_every and not self.evaluations:
-            self._evaluate()
-        self.last = time.time()
+            if self.evaluate_every and not self.evaluations:
+                self._evaluate()
+            self.last = time.time()
+            signals.hold()
+            self.open = self.open.pop_all()
         return self
 
     def episode(self, episode_reward, steps, **measured):
@@ -162,11 +169,7 @@ class Training:
     def _evaluate(self):
         """Play greedily from the validation starts, apart from the training and its clock."""
         began = time.time()
-        if self.evaluation is None:
-            self.evaluation = self._evaluation(
-                VALIDATION_STARTS[: self.constants["EVALUATION_EPISODES"]]
-            )
-        returns = self.evaluation.returns(self.agent)
+        returns = self._play(VALIDATION_STARTS[: self.constants["EVALUATION_EPISODES"]])
         mean = float(np.mean(returns))
         self.evaluations.append([self.steps, returns])
         _print_returns(f"Evaluation | Step: {self.steps}", returns)
@@ -184,46 +187,60 @@ class Training:
         learning = [vector.numpy() for vector in self.agent.compiler.pack()]
         if self.best:
             self.agent.load()
-        self.test_returns = self._evaluation(TEST_STARTS).returns(self.agent)
+        self.test_returns = self._play(TEST_STARTS)
         self.agent.compiler.unpack_from(learning)  # --resume may go on from here
         _print_returns(f"Test | Starts: {len(TEST_STARTS)}", self.test_returns)
 
-    def _evaluation(self, starts):
-        limit, unit_actions = self.constants["MAX_STEPS"], self.constants["UNIT_ACTIONS"]
-        return Evaluation(self.env_id, starts, limit, unit_actions)
+    def _play(self, starts):
+        if self.evaluation is None:
+            limit, unit_actions = self.constants["MAX_STEPS"], self.constants["UNIT_ACTIONS"]
+            self.evaluation = Evaluation(self.env_id, limit, unit_actions, shared=self.env)
+            self.open.callback(self.evaluation.close)
+        return self.evaluation.returns(self.agent, starts)
 
     def __exit__(self, kind, error, traceback):
+        signals.hold_to_the_end()
+        try:
+            with self.open:
+                self._finish(kind is None, error)
+        finally:
+            stopped = signals.release()
+        if stopped is not None and kind is None:
+            raise stopped
+
+    def _finish(self, finished, error):
+        """Save, and say what was saved."""
         with contextlib.suppress(OSError):  # a closed terminal
             self.bar.close()
-        if self.writer is not None:
-            self.writer.close()
-        finished = kind is None
         if self.learned and not finished:
             self._check_finite()
-        at_stake = finished and self.learned and not self.keep_best
-        collapse = self._collapse() if at_stake else ""
         # All is saved before anything is said: nobody may be listening any more.
-        heard = _say(self._save(spare_weights=bool(collapse)))
-        if not heard or (isinstance(error, OSError) and error.errno in _CLOSED):
-            raise UserError(
-                f"the output was closed after episode {self.episodes_done}: training stopped, "
-                "everything is saved"
-            ) from error
-        if collapse:
-            raise UserError(collapse)
+        lines = self._save(self._collapse() if finished else "")
+        try:
+            for line in lines:
+                print(line, flush=True)
+        except OSError as closed:
+            error = closed
+        why = output.lost(error)
+        if why:
+            stopped = "" if finished else ": training stopped"
+            saved = "; what was learned is saved" if self.learned else ""
+            raise UserError(f"{why} after episode {self.episodes_done}{stopped}{saved}") from error
 
-    def _save(self, spare_weights):
+    def _save(self, collapse):
         """Save the weights and the curve; returns lines that say so."""
         lines = ["No update was made in this run: saved weights are left as they were."]
-        if self.learned and spare_weights and self.weights.exists():
-            lines = [f"{self.weights} is left as it was."]
-        elif self.keep_best and self.best:
+        if self.keep_best and self.best:
             step, mean = self.best
             lines = [f"{self.weights} has the weights of the best evaluation, {mean:.1f} at {step}"]
         elif self.keep_best:
             lines = ["No evaluation was made since the first update: saved weights are left alone."]
         elif self.learned:
+            old = weights.keep_old(self.weights) if collapse else None
             lines = [f"Saved {self.agent.save()}"]
+            if collapse:
+                kept = f"; the weights that were there are kept as {old}" if old else ""
+                lines.append(f"{collapse}{kept}.")
         if self.episode_reward:
             title = (self.algorithm, self.env_id, self.seed)
             curve.save(self.image, self.episode_reward, self.running_reward, *title)
@@ -241,9 +258,8 @@ class Training:
         if gain <= 2 * noise or loss <= gain / 2:
             return ""
         return (
-            f"the running reward collapsed, from {running[best]:.1f} at episode {best + 1} to "
-            f"{running[-1]:.1f}: try another --seed, smaller learning rates, or more --episodes "
-            "with --resume"
+            f"The running reward collapsed, from {running[best]:.1f} at episode {best + 1} to "
+            f"{running[-1]:.1f} (try another --seed, smaller learning rates or --keep best)"
         )
 
     def _check_finite(self):
@@ -260,8 +276,8 @@ class Training:
     def _save_state(self):
         """Write the training state, the one that --resume reads."""
         if self.unfinished:
-            self.state.replace(self.state.with_suffix(".old.npz"))
-            self.unfinished = False
+            checkpoint.set_aside(self.state)
+            self.unfinished = ""
         progress = {
             "episode_reward": self.episode_reward,
             "running_reward": self.running_reward,
@@ -274,10 +290,14 @@ class Training:
             "finished": self.finished,
             "log_name": self.log_name,
         }
-        checkpoint.save(self.state, self.agent, self.env, self.constants, progress)
+        checkpoint.save(
+            self.state, self.agent, self.env, self.constants, progress, self.provenance
+        )
 
     def _resume(self):
-        progress = checkpoint.restore(self.state, self.agent, self.env, self.constants)
+        progress = checkpoint.restore(
+            self.state, self.agent, self.env, self.constants, self.provenance
+        )
         progress.pop("finished")
         for name, value in progress.items():
             setattr(self, name, value)
@@ -286,18 +306,6 @@ class Training:
                 f"{self.state} has {self.episodes_done} episodes already: give --episodes more"
             )
         print(f"Resumed {self.state} after {self.episodes_done} episodes.", flush=True)
-
-    def _keep_unfinished(self):
-        """Whoever forgot --resume loses nothing."""
-        progress = checkpoint.progress_in(self.state) if self.state.exists() else None
-        if progress and not progress["finished"]:
-            self.unfinished = True
-            print(
-                f"{self.state} holds a training that was stopped after "
-                f"{len(progress['episode_reward'])} episodes; --resume would go on. "
-                f"It is kept as {self.state.with_suffix('.old.npz').name}.",
-                flush=True,
-            )
 
     def _write_summaries(self, measured):
         measured["episode_reward"] = self.episode_reward[-1]
@@ -342,19 +350,6 @@ def _tensorboard(folder, name):
         raise UserError(
             f"--tensorboard {folder}: cannot be written ({error.message}); choose another folder"
         ) from error
-
-
-def _say(lines):
-    """Print lines; returns whether there still was an output to print them to."""
-    try:
-        for line in lines:
-            print(line, flush=True)
-    except OSError:
-        # Or Python, when it ends, would try to write the rest, and complain.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
 
 
 def episode_line(phase, number, episode_reward, start):

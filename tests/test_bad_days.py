@@ -3,8 +3,10 @@
 Also what a run shows while it goes on. The agent of the first part only looks like one.
 """
 
+import contextlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 import tensorflow as tf
 from test_scripts import ROOT, SHORT, command, environment
 
-from common import report
+from common import report, signals
 from common.environment import make
 from common.errors import UserError
 
@@ -63,7 +65,7 @@ def training(tmp_path):
             "TRAIN_EPISODES": episodes, "CHECKPOINT_EVERY": 10, "BATCH_SIZE": 64,
             "MODEL_DIR": str(tmp_path / "model"), "IMAGE_DIR": str(tmp_path / "image"),
             "TRAIN_STEPS": 0, "EVALUATE_EVERY": 0, "EVALUATION_EPISODES": 3, "KEEP": "last",
-            "UNIT_ACTIONS": False,
+            "UNIT_ACTIONS": False, "__file__": str(ROOT / "td3.py"),
         }
         flags = {"preset": "chapter", "resume": False, "tensorboard": None, **dict(args)}
         env = make("Pendulum-v1")
@@ -93,29 +95,24 @@ CASES = {
 
 
 @pytest.mark.parametrize(("rewards", "collapsed"), CASES.values(), ids=CASES)
-def test_a_collapse_spares_saved_weights_and_fails(rewards, collapsed, training, capsys):
+def test_a_collapse_keeps_the_weights_that_it_replaces(rewards, collapsed, training, capsys):
     training.weights.parent.mkdir(parents=True)
     training.weights.write_text("good weights")
-    if collapsed:
-        with pytest.raises(UserError, match=r"collapsed, from -\d+.\d at episode \d+ to -1"):
-            play(training(len(rewards)), rewards)
-        assert training.weights.read_text() == "good weights"
-        assert "weights.npz is left as it was." in capsys.readouterr().out
-    else:
-        play(training(len(rewards)), rewards)
-        assert training.weights.read_text() == "new weights"
-
-
-def test_a_collapse_without_saved_weights_saves_what_there_is(training):
-    with pytest.raises(UserError, match="collapsed"):
-        play(training(60), CASES["collapsed"][0])
+    play(training(len(rewards)), rewards)
     assert training.weights.read_text() == "new weights"
+    out = capsys.readouterr().out
+    old = training.weights.with_name("weights.old.npz")
+    assert old.exists() == collapsed == ("collapsed" in out)
+    if collapsed:
+        assert old.read_text() == "good weights"
+        assert re.search(r"collapsed, from -\d+.\d at episode \d+ to -1.* kept as .*old\.npz", out)
 
 
-def test_a_buffer_smaller_than_a_batch(training):
-    with pytest.raises(UserError, match="--replay-buffer-size must be larger than --batch-size"):
-        training(REPLAY_BUFFER_SIZE=64)
-    training(REPLAY_BUFFER_SIZE=65)
+def test_a_second_collapse_keeps_both(training, capsys):
+    for _ in range(3):
+        play(training(60), CASES["collapsed"][0])
+    names = sorted(path.name for path in training.weights.parent.glob("weights*"))
+    assert names == ["weights.npz", "weights.old-2.npz", "weights.old.npz"]
 
 
 def test_episodes_that_would_be_cut_are_announced(training, capsys):
@@ -163,7 +160,9 @@ def test_the_best_weights_are_kept(training, capsys):
     with training(5, EVALUATE_EVERY=200, KEEP="best") as log:
         log.agent.save = lambda: saved.append(log.steps)
         means = iter([-9.0, -5.0, -7.0, -4.0, -6.0])
-        log.evaluation = Namespace(returns=lambda agent: [next(means)])
+        play_starts, log._play = log._play, lambda starts: (
+            play_starts(starts) if len(starts) == 100 else [next(means)]
+        )
         log.agent.losses = tf.constant([0.5, -3.0])
         for _ in log.episodes():
             log.episode(-5.0, 200)
@@ -174,11 +173,6 @@ def test_the_best_weights_are_kept(training, capsys):
     assert log.test_returns[7] == pytest.approx(sum(env.step([1.0])[1] for _ in range(200)))
     out = capsys.readouterr().out
     assert "weights.npz has the weights of the best evaluation, -4.0 at 800" in out
-
-
-def test_the_best_weights_need_evaluations(training):
-    with pytest.raises(UserError, match="--keep best needs --evaluate-every"):
-        training(KEEP="best")
 
 
 class Terminal(io.StringIO):
@@ -269,3 +263,120 @@ def test_the_terminal_or_the_reader_goes_away(closed, tmp_path):
         assert err.count("\n") == 1
     else:
         assert status in (1, 129)
+
+
+# ---- signals
+
+
+@pytest.fixture
+def handled():
+    """Signals are handled as in a script that is run."""
+    numbers = [signal.SIGINT, signal.SIGTERM, *([] if os.name == "nt" else [signal.SIGHUP])]
+    before = [signal.getsignal(number) for number in numbers]
+    signals.install()
+    yield
+    for number, handler in zip(numbers, before):
+        signal.signal(number, handler)
+
+
+def test_signals_are_noted_and_stop_a_training_at_the_next_step(training, handled):
+    with pytest.raises(signals.Stopped) as stopped, training(3) as log:
+        log.agent.losses = tf.constant([0.5, -3.0])
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)  # a second one changes nothing
+        log.episode(-5.0, 200)
+        log.env.step(np.zeros(1))
+        raise AssertionError("the step should have stopped it")
+    assert stopped.value.code == 143
+    assert training.weights.exists()
+
+
+@pytest.mark.parametrize("when", ["saving", "between", "best"])
+def test_no_signal_interrupts_the_saving(when, training, handled):
+    """The end of a training, told to stop at the worst of moments, and again and again."""
+
+    def kill(*_):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+
+    log = training(2, **({"KEEP": "best", "EVALUATE_EVERY": 200} if when == "best" else {}))
+    save = log.agent.save
+    log.agent.save = lambda: (kill(), save(), kill())[1]
+    with pytest.raises(signals.Stopped) as stopped, log:
+        log.agent.losses = tf.constant([0.5, -3.0])
+        for _ in range(2):
+            log.episode(-5.0, 200)
+        if when == "between":
+            kill()
+    assert stopped.value.code in (130, 143)
+    assert training.weights.read_text() == "new weights"
+    assert (training.weights.parents[2] / "image" / "td3_Pendulum-v1.png").exists()
+
+
+def test_a_training_that_hangs_is_stopped_by_a_later_second_signal(
+    training, handled, monkeypatch
+):
+    monkeypatch.setattr(signals, "PATIENCE", 0.0)
+    with pytest.raises(signals.Stopped), training(3):
+        for _ in range(2):  # an environment that never comes back
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        raise AssertionError("the second signal should have stopped it")
+
+
+# ---- folders
+
+
+def test_one_training_at_a_time_in_a_folder(training):
+    with training(3), pytest.raises(UserError, match=r"pid|process"), training(3):
+        pass
+    play(training(3), [-5.0])
+
+
+def test_an_unwritable_folder_is_said_before_training(training, tmp_path):
+    (tmp_path / "file").write_text("")
+    for flag in ("MODEL_DIR", "IMAGE_DIR"):
+        name = flag.lower().replace("_", "-")
+        with pytest.raises(UserError, match=f"--{name}"):
+            play(training(3, **{flag: str(tmp_path / "file" / "below")}), [])
+
+
+def test_everything_is_closed_in_the_end(training):
+    for error in (None, UserError):
+        log = training(2, EVALUATE_EVERY=200)
+        closed = []
+        log.env.close = lambda closed=closed: closed.append("env")
+        with contextlib.suppress(UserError), log:
+            log.evaluation.close = lambda closed=closed: closed.append("evaluation")
+            if error:
+                raise error
+        assert "env" in closed
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's pipes")
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("{train} | true", "the output was closed"),
+        ("{train} > /dev/full", "the output cannot be written"),
+        ("{test} | head -1 > /dev/null", "the output was closed"),
+        ("{test} > /dev/full", "the output cannot be written"),
+        ("{train} >&-", ""),
+    ],
+)
+def test_an_output_that_takes_nothing(shell, line, tmp_path):
+    train = " ".join(command("td3", "--train", "--episodes", 3, *SHORT["td3"], folder=tmp_path))
+    test = " ".join(command("td3", "--test", "--test-episodes", 300, "--max-steps", 20))
+    script = "set -o pipefail; " + shell.format(train=train, test=test)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True,
+        timeout=600,
+    )
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    if line:
+        assert done.returncode == 1
+        assert done.stderr.startswith("td3.py: ") and done.stderr.count("\n") == 1
+        assert line in done.stderr
+        assert "training stopped" not in done.stderr or "--train" in script
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
