@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from common import arguments, quiet
+from common import arguments, output, quiet, signals
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,15 +35,16 @@ BUFFER_SIZE = 500_000  # transitions in the buffer, in [1, inf)
 POLICY_TARGET_UPDATE_INTERVAL = 3  # updates of the Q networks for one of the policy, in [1, inf)
 OFFSET = 0  # any whole number
 GAMMA = 0.9  # discount factor, in [0, 1]
-DECAY = 0.5  # part that is left, in (0, 1) after each step
+DECAY = 0.5  # one of many that are in [5, 6] after each step, in (0, 1)
 Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
 TARGET_ENTROPY = -2.0  # 100% free
 AUTO_ENTROPY = True  # learn alpha
-NOISE = "gaussian"  # exploration noise, one of gaussian, ou, none
+NOISE = "gaussian"  # exploration noise, in {gaussian, ou, none}
 MOTTO = "no # comment"
 LABEL = "a # b"  # label of the curve
 MODEL_DIR = "model"  # folder of trained weights
-DOUBLE = 2 * TEST_EPISODES  # computed
+# computed
+DOUBLE = 2 * TEST_EPISODES
 lower = 1  # not a constant
 
 PRESETS = {"paper": {"GAMMA": 0.99, "NOISE": "none", "AUTO_ENTROPY": False}}
@@ -64,11 +65,11 @@ FLAGS = {  # flag and value's name: meaning and default
     "in [1, inf) (default: 3)",
     "--offset N": "any whole number (default: 0)",
     "--gamma X": "discount factor, in [0, 1] (default: 0.9)",
-    "--decay X": "part that is left, in (0, 1) after each step (default: 0.5)",
+    "--decay X": "one of many that are in [5, 6] after each step, in (0, 1) (default: 0.5)",
     "--q-lr X": "learning rate of the Q networks, in (0, inf) (default: 3e-4)",
     "--target-entropy X": "100% free (default: -2.0)",
     "--auto-entropy, --no-auto-entropy": "learn alpha (default: on)",
-    "--noise NOISE": "exploration noise, one of gaussian, ou, none (default: gaussian)",
+    "--noise NOISE": "exploration noise, in {gaussian, ou, none} (default: gaussian)",
     "--label LABEL": "label of the curve (default: a # b)",
     "--model-dir DIR": "folder of trained weights (default: model)",
 }
@@ -82,8 +83,9 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def td3(script):
+def td3(script, monkeypatch):
     """The globals of the script, imported."""
+    monkeypatch.setattr(quiet, "prepare", lambda *args, **options: None)
     return runpy.run_path(str(script), run_name="td3")
 
 
@@ -303,7 +305,8 @@ def test_other_mistakes_are_one_line_too(td3, capsys, argv, line):
 
 def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
     td3["GAMMA"] = 1.5
-    assert refused(capsys, td3, "--train") == ["td3.py: GAMMA must be in [0, 1], got 1.5"]
+    line = "td3.py, line 16: GAMMA must be in [0, 1], got 1.5"
+    assert refused(capsys, td3, "--train") == [line]
 
 
 @pytest.mark.parametrize(
@@ -375,10 +378,13 @@ def test_help_has_every_flag_in_80_columns_and_imports_nothing_heavy(script):
 def test_an_imported_script_is_left_alone(script, monkeypatch):
     argv = ["pytest", "--train", "--seed", "9", "--nonsense"]
     monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr(quiet, "prepare", lambda verbose: pytest.fail("not a script"))
+    monkeypatch.setattr(output, "prepare", lambda: pytest.fail("not a script"))
+    calls = []
+    monkeypatch.setattr(quiet, "prepare", lambda **options: calls.append(options))
     process = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.excepthook
     td3 = runpy.run_path(str(script), run_name="td3")
     assert td3["args"] == run_flags()
+    assert calls == [{"verbose": False, "imported": True}]
     assert td3["RANDOM_SEED"] == 2
     arguments.parse(td3, ["--train", "--seed", "3"])
     assert td3["RANDOM_SEED"] == 3
@@ -392,15 +398,17 @@ def test_an_imported_script_is_left_alone(script, monkeypatch):
 
 def test_a_cell_of_a_notebook_is_not_a_script(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.setattr(quiet, "prepare", lambda **options: None)
     args = arguments.parse({"__name__": "__main__"})
     assert args == run_flags()
 
 
 @pytest.mark.parametrize("verbose", [True, False])
 def test_a_script_reads_the_command_line_and_is_quiet(script, monkeypatch, verbose):
-    calls = []
+    calls, ready = [], []
     monkeypatch.setattr(quiet, "prepare", calls.append)
-    monkeypatch.setattr(arguments, "_exit_on_signals", lambda: None)
+    monkeypatch.setattr(output, "prepare", lambda: ready.append(True))
+    monkeypatch.setattr(signals, "install", lambda: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
     monkeypatch.setattr(sys, "argv", ["td3.py", "--test", "--seed", "9"])
     if verbose:
@@ -409,6 +417,7 @@ def test_a_script_reads_the_command_line_and_is_quiet(script, monkeypatch, verbo
     assert td3["args"] == run_flags(test=True, verbose=verbose)
     assert td3["RANDOM_SEED"] == 9
     assert calls == [verbose]
+    assert ready == [True]
 
 
 def test_a_thread_leaves_the_signals_alone(td3, monkeypatch):
