@@ -28,8 +28,8 @@ def prepare(verbose, imported=False):
 
     Args:
         verbose: True does nothing at all, and every message appears.
-        imported: the script is a library to a program: TensorFlow's logger, which is that
-            program's, is left alone, and its devices are not touched, so that they can be set.
+        imported: the script is a library of a program, which may want to hear what else
+            TensorFlow's logger says: the logger is left alone.
 
     Raises:
         UserError: a package is not installed.
@@ -48,9 +48,8 @@ def prepare(verbose, imported=False):
 
             # TensorFlow 2.16 announces XLA at the first compilation, whatever the level. If
             # there is no XLA here, the run will say so, unless it is --eager and needs none.
-            if not imported:
-                with contextlib.suppress(tf.errors.OpError):
-                    tf.function(lambda: tf.constant(0.0) + 1.0, jit_compile=True, autograph=False)()
+            with contextlib.suppress(tf.errors.OpError):
+                tf.function(lambda: tf.constant(0.0) + 1.0, jit_compile=True, autograph=False)()
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed, run: pip install -r requirements.txt"
         raise UserError(message) from error
