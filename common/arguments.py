@@ -276,7 +276,8 @@ def _did_you_mean(word, constants, prog):
     flags = [*_RUN, "--help", *(constant.flag for constant in constants)]
     # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
     meant = {constant.name.lower().replace("_", "-"): constant.flag for constant in constants}
-    near = [meant[name]] if name in meant else [f for f in flags if f.startswith(f"--{name}")]
+    begun = [flag for flag in flags if name and flag.startswith(f"--{name}")]
+    near = [meant[name]] if name in meant else begun
     # Compared without the dashes, which would make any two flags look alike.
     near = near or difflib.get_close_matches(name, [f[2:] for f in flags], n=1, cutoff=0.7)
     hint = f"did you mean --{near[0].lstrip('-')}? " if near else ""

@@ -322,6 +322,7 @@ def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
         ("--buffer_size", "--buffer-size"),
         ("--GAMMA", "--gamma"),
         ("--xyzzy", None),
+        ("--", None),
         ("--double", None),  # computed
         ("--afterwards", None),  # assigned after parse(), so no flag
         ("--alg-name", None),  # without a comment
