@@ -3,23 +3,23 @@
     GAMMA = 0.9  # discount factor, in [0, 1]
 
 makes a flag `--gamma X` with that default, that explanation and that check. The
-constant stays the only place where any of them is written.
+constant stays the only place where any of them is written: see common/constants.py.
 """
 
 import argparse
 import ast
 import contextlib
 import difflib
+import importlib.util
 import io
 import math
 import os
 import re
 import shutil
 import sys
-import tokenize
-from dataclasses import dataclass
 
-from common import quiet, signals
+from common import output, quiet, signals
+from common.constants import above_parse, checked_presets, constants_in, on_one_line, read
 from common.errors import UserError
 
 # What is no constant of the algorithm: flag -> (value when it is not given, metavar of an
@@ -38,12 +38,6 @@ _RUN = {
     "--verbose": (False, None, "show the packages' logs, and tracebacks"),
 }
 _NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test"}
-_SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes",
-          "TRAIN_STEPS": "--steps"}
-_BOUND = r"(-?(?:inf|\d[\d.e+-]*))"
-_INTERVAL = re.compile(rf"\b(in ([\[(]){_BOUND}, {_BOUND}([\])]))")
-_CHOICE = re.compile(r"\bone of (.+)$")
-_UNBROKEN = re.compile(r"\bin [\[(]\S+ |\(default: .*")  # on one line of --help, that is
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -52,8 +46,9 @@ def parse(namespace, argv=None):
 
     Call it with `globals()`, after the constants and before the heavy imports, so that
     --help answers at once. A flag is made of each module-level `NAME = literal` (int,
-    float, bool or str) with a comment on its line. The comment is the meaning; it may
-    end in an interval, `in [0, 1]`, `in (0, inf)`, or a choice, `one of a, b`: enforced.
+    float, bool or str) above the call with a comment on its line, which is its meaning.
+    A script may have a dict PRESETS: name -> {constant's name: value}. `--preset NAME`
+    takes its values for those of the constants; single flags override both.
 
     In a script that is run, Ctrl-C, SIGTERM and a closed terminal become SystemExit from
     here on (status 130, 143, 129), a UserError is printed as one line, and the packages
@@ -62,63 +57,94 @@ def parse(namespace, argv=None):
     Args:
         namespace: the script's globals().
         argv: list of str, the words after the script's name. Without it: those of the
-            command line if the script is run; if it is imported, nothing is parsed
-            and the constants stay as they are.
-
-    A script may have a dict PRESETS: name -> {constant's name: value}. `--preset NAME`
-    takes its values for those of the constants; single flags override both.
+            command line if the script is run; if it is imported, nothing is parsed, the
+            constants stay as they are, and the packages are imported without a word.
 
     Returns:
         Namespace: train, test, resume, explain, eager, verbose (bool), preset (str), tensorboard
         (None or a folder), record (None, a file, or "" for the usual one).
 
     Raises:
-        SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
-        UserError: the script is run, and a package it needs is not installed.
+        SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong: a flag,
+            or the line of the script with a constant or preset that cannot be one.
+        UserError: a package that the script needs is not installed.
     """
     # A cell of a notebook is __main__ too, but has no file.
     is_script = namespace["__name__"] == "__main__" and "__file__" in namespace
     if argv is None:
         if not is_script:
+            quiet.prepare(verbose=False, imported=True)
             defaults = {flag[2:]: default for flag, (default, _, _) in _RUN.items()}
             return argparse.Namespace(**defaults)
         argv = sys.argv[1:]
-    title, constants = _read(namespace)
-    presets = {"chapter": {}, **namespace.get("PRESETS", {})}
-    parser = _parser(os.path.basename(namespace["__file__"]), title, constants, presets)
-    args, unknown = parser.parse_known_args(_join_negative_numbers(argv))
+    if is_script:
+        output.prepare()
+    prog = os.path.basename(namespace["__file__"])
+    try:
+        title, constants = _read(namespace)
+        presets = checked_presets(namespace, constants)
+    except UserError as error:
+        Parser().exit(2, f"{prog}, {error}\n")
+    parser = _parser(prog, title, constants, presets)
+    args, unknown = parser.parse_known_args(_words(argv, parser))
     if unknown:
-        parser.error(_did_you_mean(unknown[0], constants, parser.prog))
+        parser.error(_did_you_mean(unknown[0], constants, prog))
     if args.preset not in presets:
         names = " or ".join(presets)
-        parser.error(f"--preset must be {names}, got {_on_one_line(args.preset)}")
-    preset = presets[args.preset]
-    values = {}
+        parser.error(f"--preset must be {names}, got {on_one_line(args.preset)}")
+    values = presets["chapter"] | presets[args.preset]
     for constant in constants:
         given = vars(args).pop(constant.name, None)  # None: the flag was not used
-        value = preset.get(constant.name, namespace[constant.name]) if given is None else given
-        try:
-            values[constant.name] = constant.checked(value)
-        except ValueError as error:
-            culprit = constant.name if given is None else constant.flag
-            parser.error(f"{culprit} must be {error}, got {_on_one_line(value)}")
+        if given is not None:
+            try:
+                values[constant.name] = constant.checked(given, typed=True)
+            except ValueError as error:
+                parser.error(f"{constant.flag} must be {error}, got {on_one_line(given)}")
     if not (args.train or args.test):
         parser.print_usage(sys.stderr)
-        parser.error(f"--train or --test is needed, or both; {parser.prog} --help lists all flags")
-    for flag, needed in _NEEDS.items():
-        if getattr(args, flag) not in (None, False) and not getattr(args, needed):
-            parser.error(f"--{flag} needs --{needed}")
-    if args.explain:
-        from common import explain  # late: it takes NumPy, for which --help need not wait
-
-        if not explain.can_show(values["ENV_ID"]):
-            parser.error("--explain needs --env Pendulum-v1: it draws over angle and speed")
+        parser.error(f"--train or --test is needed, or both; {prog} --help lists all flags")
+    try:
+        _check_together(args, values)
+    except UserError as error:
+        parser.error(str(error))
     namespace.update(values)
     if is_script:
-        _print_user_errors_on_one_line(parser.prog, args.verbose)
+        output.errors_on_one_line(prog, args.verbose)
         signals.install()
         quiet.prepare(args.verbose)
     return args
+
+
+def _check_together(args, values):
+    """Raise UserError if flags do not fit each other, or what is installed."""
+    for flag, needed in _NEEDS.items():
+        if getattr(args, flag) not in (None, False) and not getattr(args, needed):
+            raise UserError(f"--{flag} needs --{needed}")
+    if args.train:
+        size = values.get("REPLAY_BUFFER_SIZE", math.inf)
+        for flag, least in ("batch-size", "BATCH_SIZE"), ("learn-after", "LEARN_AFTER"):
+            if values.get(least, 0) >= size:
+                raise UserError(f"--replay-buffer-size must be larger than --{flag}, or nothing "
+                                f"is learned, got {size} and {values[least]}")
+        if values.get("KEEP") == "best" and not values["EVALUATE_EVERY"]:
+            raise UserError("--keep best needs --evaluate-every: what is best has to be measured")
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs a package: pip install tensorboard")
+    # Imported late: they take NumPy, for which --help need not wait.
+    if args.record:
+        from common import film
+
+        film.check(args.record)
+    if args.explain:
+        from common import explain
+
+        if not explain.can_show(values["ENV_ID"]):
+            raise UserError("--explain needs --env Pendulum-v1: it draws over angle and speed")
+
+
+def _read(namespace):
+    """The first line of the script's docstring, and the list of its constants."""
+    return read(namespace["__file__"], taken=[*_RUN, "--help"])
 
 
 class Script:
@@ -129,24 +155,19 @@ class Script:
 
     Attributes:
         flags: dict from the flags made of its constants, to whether they take a value.
+
+    Raises:
+        UserError: a constant or preset cannot be one; the message has file and line.
     """
 
     def __init__(self, path):
-        with tokenize.open(path) as file:
-            tree = ast.parse(file.read())
         self._namespace = {"__file__": str(path), "__name__": "script"}
-        above = []  # the constants and presets
-        for node in tree.body:
-            if isinstance(node, ast.Assign):
-                if "arguments.parse" in ast.unparse(node.value):
-                    break
-                above.append(node)
-        exec(compile(ast.Module(above, []), str(path), "exec"), self._namespace)
+        above = ast.Module(above_parse(path)[1], [])
+        exec(compile(above, str(path), "exec"), self._namespace)
+        self.constants(["--train"])
         self.flags = {}
         for constant in _read(self._namespace)[1]:
-            self.flags[constant.flag] = constant.kind is not bool
-            if constant.default == "True":
-                self.flags["--no-" + constant.flag.removeprefix("--")] = False
+            self.flags |= dict.fromkeys(constant.flags, constant.kind is not bool)
 
     def constants(self, argv):
         """The constants that a run with the words `argv` has: dict from name to value.
@@ -162,104 +183,6 @@ class Script:
         except SystemExit as error:
             raise UserError(said.getvalue().strip().splitlines()[-1]) from error
         return constants_in(namespace)
-
-
-def constants_in(namespace):
-    """The constants of a script's globals(), without the presets: dict from name to value."""
-    return {
-        name: value
-        for name, value in namespace.items()
-        if name.isupper() and isinstance(value, (bool, int, float, str))
-    }
-
-
-@dataclass
-class _Constant:
-    """One constant of a script, and the flag made of it."""
-
-    name: str
-    kind: type  # int, float, bool or str
-    default: str  # as the script writes it
-    comment: str
-
-    def __post_init__(self):
-        self.flag = _SHORT.get(self.name, "--" + self.name.lower().replace("_", "-"))
-        interval, choice = _INTERVAL.search(self.comment), _CHOICE.search(self.comment)
-        self.interval = interval.groups() if interval else ("", "[", "-inf", "inf", "]")
-        self.choices = choice[1].split(", ") if choice else None
-
-    def add_to(self, group):
-        """Add the flag to a group of a parser; unused, it leaves nothing in the result."""
-        default = {"False": "off", "True": "on"}.get(self.default, self.default)
-        text = f"{self.comment} (default: {default})".replace("%", "%%")
-        text = _UNBROKEN.sub(lambda found: found[0].replace(" ", _NO_BREAK), text)
-        options = {"dest": self.name, "default": argparse.SUPPRESS, "help": text}
-        if self.kind is bool:
-            both = self.default == "True"
-            options["action"] = argparse.BooleanOptionalAction if both else "store_true"
-        else:  # ENV_ID takes an ID, MODEL_DIR a DIR, NOISE a NOISE
-            options["metavar"] = {int: "N", float: "X", str: self.name.split("_")[-1]}[self.kind]
-        group.add_argument(self.flag, **options)
-
-    def checked(self, value):
-        """The constant's value, or the text given to its flag, as a value of this kind.
-
-        Raises:
-            ValueError: it is not allowed; the message says what is.
-        """
-        if self.kind is bool:
-            return value
-        if self.kind is str:
-            if not value or (self.choices and value not in self.choices):
-                raise ValueError(" or ".join(self.choices or ["a name"]))
-            return value
-        interval, left, low, high, right = self.interval
-        try:
-            number = _number(self.kind, str(value))
-        except ValueError:
-            what = "a whole number" if self.kind is int else "a finite number"
-            raise ValueError(f"{what} {interval}".rstrip()) from None
-        above = number >= float(low) if left == "[" else number > float(low)
-        below = number <= float(high) if right == "]" else number < float(high)
-        if not (above and below):
-            raise ValueError(interval)
-        return number
-
-
-def _number(kind, text):
-    """The text as a finite float or, where kind is int, a whole number: 500000 or 5e5."""
-    if kind is int:
-        with contextlib.suppress(ValueError):
-            return int(text)
-    number = float(text)
-    if not math.isfinite(number) or kind(number) != number:
-        raise ValueError
-    return kind(number)
-
-
-def _read(namespace):
-    """The first line of the script's docstring, and the list of its constants so far."""
-    with tokenize.open(namespace["__file__"]) as file:
-        source = file.read()
-    tree = ast.parse(source)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
-    constants = []
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                comment = comments.get(node.end_lineno, "").lstrip("# ")
-            case _:
-                continue
-        # One that is assigned only after parse() would overwrite what the flag was given.
-        if not (comment and re.fullmatch("[A-Z][A-Z0-9_]*", name) and name in namespace):
-            continue
-        with contextlib.suppress(ValueError):  # computed, not a literal
-            literal = ast.literal_eval(value)
-            if type(literal) in (int, float, bool, str):
-                written = literal if type(literal) is str else ast.get_source_segment(source, value)
-                constants.append(_Constant(name, type(literal), written, comment))
-    return (ast.get_docstring(tree) or "").partition("\n")[0], constants
 
 
 def _parser(prog, title, constants, presets):
@@ -286,8 +209,24 @@ def _parser(prog, title, constants, presets):
     group.add_argument("-h", "--help", action="help", help="show this and exit")
     group = parser.add_argument_group("constants")
     for constant in constants:
-        constant.add_to(group)
+        _add_to(group, constant)
     return parser
+
+
+def _add_to(group, constant):
+    """Add a constant's flag to a group of a parser; unused, it leaves nothing in the result."""
+    default = {"False": "off", "True": "on"}.get(constant.written, constant.written)
+    text = constant.comment.removesuffix(constant.limits)
+    text += constant.limits.replace(" ", _NO_BREAK) + " "
+    text += f"(default: {default})".replace(" ", _NO_BREAK)
+    options = {"dest": constant.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+    if constant.kind is bool:
+        both = len(constant.flags) == 2
+        options["action"] = argparse.BooleanOptionalAction if both else "store_true"
+    else:  # ENV_ID takes an ID, MODEL_DIR a DIR, NOISE a NOISE
+        metavars = {int: "N", float: "X", str: constant.name.split("_")[-1]}
+        options["metavar"] = metavars[constant.kind]
+    group.add_argument(constant.flag, **options)
 
 
 class Parser(argparse.ArgumentParser):
@@ -296,21 +235,37 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         message = message.removeprefix("argument ")
         message = message.replace(": expected one argument", " needs a value")
-        message = re.sub(": ignored explicit argument .*", " takes no value", message)
+        message = re.sub(": ignored explicit argument .*", " takes no value", message, flags=re.S)
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def print_help(self, file=None):
+        try:
+            print(self.format_help(), end="", file=file, flush=True)
+        except OSError as error:
+            self.exit(1, f"{self.prog}: {output.lost(error) or error}\n")
+
+    def _print_message(self, message, file=None):
+        with contextlib.suppress(OSError):  # nobody hears it; the status says it, too
+            super()._print_message(message, file)
 
     def format_help(self):
         return super().format_help().replace(_NO_BREAK, " ")
 
 
-def _join_negative_numbers(argv):
-    """`--flag -1e-3` as `--flag=-1e-3`, for argparse takes such a number for a flag."""
+def _words(argv, parser):
+    """The words, with `--flag -1e-3` as `--flag=-1e-3`: argparse takes such a number for a flag."""
     words = []
     for word in argv:
-        if words and words[-1].startswith("--") and re.match(r"-(\.?\d|inf)", word):
+        before = words[-1] if words else ""
+        if re.fullmatch("--[^=]+", before) and re.match(r"-(\.?\d|inf)|$", word):
             words[-1] += f"={word}"
         else:
             words.append(word)
+        if "\0" in word:
+            parser.error(f"{on_one_line(word)} has a NUL character in it")
+    for flag, (_, takes_value, _) in _RUN.items():
+        if takes_value and f"{flag}=" in words:
+            parser.error(f"{flag} must be a name, got ''")
     return words
 
 
@@ -321,29 +276,10 @@ def _did_you_mean(word, constants, prog):
     flags = [*_RUN, "--help", *(constant.flag for constant in constants)]
     # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
     meant = {constant.name.lower().replace("_", "-"): constant.flag for constant in constants}
-    near = [meant[name]] if name in meant else [f for f in flags if f.startswith(f"--{name}")]
+    begun = [flag for flag in flags if name and flag.startswith(f"--{name}")]
+    near = [meant[name]] if name in meant else begun
     # Compared without the dashes, which would make any two flags look alike.
     near = near or difflib.get_close_matches(name, [f[2:] for f in flags], n=1, cutoff=0.7)
     hint = f"did you mean --{near[0].lstrip('-')}? " if near else ""
     what = "flag" if typed.startswith("-") else "argument"
-    return f"unknown {what} {_on_one_line(typed)}; {hint}{prog} --help lists all flags"
-
-
-def _on_one_line(value):
-    """The value as it was typed, in quotes if it is empty or has newlines."""
-    text = str(value)
-    return text if text.strip() and text.isprintable() else repr(text)
-
-
-def _print_user_errors_on_one_line(prog, verbose):
-    default = sys.excepthook
-
-    def hook(kind, error, traceback):
-        if issubclass(kind, UserError):
-            if verbose and error.__cause__ is not None:
-                default(kind, error, traceback)
-            print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        else:
-            default(kind, error, traceback)
-
-    sys.excepthook = hook
+    return f"unknown {what} {on_one_line(typed)}; {hint}{prog} --help lists all flags"

@@ -1,5 +1,7 @@
 """What an agent has learned of Pendulum, as a picture: its policy and its Q beside the best."""
 
+import contextlib
+
 import numpy as np
 
 from common import curve, pendulum
@@ -75,10 +77,9 @@ def _start(constants):
     """Angle and speed at which the first test episode starts."""
     from common.environment import make  # late: not before the flags have been read
 
-    env = make(constants["ENV_ID"])
-    env.reset(seed=constants["RANDOM_SEED"])
-    angle, speed = env.unwrapped.state
-    env.close()
+    with contextlib.closing(make(constants["ENV_ID"])) as env:
+        env.reset(seed=constants["RANDOM_SEED"])
+        angle, speed = env.unwrapped.state
     return angle, speed
 
 

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import tempfile
-import types
 import warnings
 
 from common.errors import UserError
@@ -22,13 +21,15 @@ from common.errors import UserError
 _WARNERS = r"(.*[\\/])?(tensorlayer|pygame)([\\/.]|$)"
 
 
-def prepare(verbose):
+def prepare(verbose, imported=False):
     """Import TensorFlow and TensorLayer without a word, and keep them silent afterwards.
 
     Environment variables and Python warning options that are already set win.
 
     Args:
         verbose: True does nothing at all, and every message appears.
+        imported: the script is a library of a program, which may want to hear what else
+            TensorFlow's logger says: the logger is left alone.
 
     Raises:
         UserError: a package is not installed.
@@ -41,7 +42,7 @@ def prepare(verbose):
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=_WARNERS)
     try:
-        with _stderr_aside(), _without_scikit_learn():
+        with _stderr_aside():
             import tensorflow as tf
             import tensorlayer as tl
 
@@ -52,30 +53,9 @@ def prepare(verbose):
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed, run: pip install -r requirements.txt"
         raise UserError(message) from error
-    tf.get_logger().setLevel(logging.ERROR)
+    if not imported:
+        tf.get_logger().setLevel(logging.ERROR)
     tl.logging.set_verbosity(tl.logging.ERROR)
-
-
-@contextlib.contextmanager
-def _without_scikit_learn():
-    """Within the block, scikit-learn looks empty: what it is imported for is not used here.
-
-    Keras has wrappers for it, TensorLayer takes three metrics from it; importing it takes
-    as long as a quarter of all the rest.
-    """
-    stand_ins = {}
-    if "sklearn" not in sys.modules:
-        for name in ("sklearn", "sklearn.metrics"):
-            stand_ins[name] = types.ModuleType(name)
-            stand_ins[name].__path__ = []
-            for metric in ("accuracy_score", "confusion_matrix", "f1_score"):
-                setattr(stand_ins[name], metric, None)
-    sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from common import arguments, quiet
+from common import arguments, output, quiet, signals
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,15 +35,16 @@ BUFFER_SIZE = 500_000  # transitions in the buffer, in [1, inf)
 POLICY_TARGET_UPDATE_INTERVAL = 3  # updates of the Q networks for one of the policy, in [1, inf)
 OFFSET = 0  # any whole number
 GAMMA = 0.9  # discount factor, in [0, 1]
-DECAY = 0.5  # part that is left, in (0, 1) after each step
+DECAY = 0.5  # one of many that are in [5, 6] after each step, in (0, 1)
 Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
 TARGET_ENTROPY = -2.0  # 100% free
 AUTO_ENTROPY = True  # learn alpha
-NOISE = "gaussian"  # exploration noise, one of gaussian, ou, none
+NOISE = "gaussian"  # exploration noise, in {gaussian, ou, none}
 MOTTO = "no # comment"
 LABEL = "a # b"  # label of the curve
 MODEL_DIR = "model"  # folder of trained weights
-DOUBLE = 2 * TEST_EPISODES  # computed
+# computed
+DOUBLE = 2 * TEST_EPISODES
 lower = 1  # not a constant
 
 PRESETS = {"paper": {"GAMMA": 0.99, "NOISE": "none", "AUTO_ENTROPY": False}}
@@ -64,11 +65,11 @@ FLAGS = {  # flag and value's name: meaning and default
     "in [1, inf) (default: 3)",
     "--offset N": "any whole number (default: 0)",
     "--gamma X": "discount factor, in [0, 1] (default: 0.9)",
-    "--decay X": "part that is left, in (0, 1) after each step (default: 0.5)",
+    "--decay X": "one of many that are in [5, 6] after each step, in (0, 1) (default: 0.5)",
     "--q-lr X": "learning rate of the Q networks, in (0, inf) (default: 3e-4)",
     "--target-entropy X": "100% free (default: -2.0)",
     "--auto-entropy, --no-auto-entropy": "learn alpha (default: on)",
-    "--noise NOISE": "exploration noise, one of gaussian, ou, none (default: gaussian)",
+    "--noise NOISE": "exploration noise, in {gaussian, ou, none} (default: gaussian)",
     "--label LABEL": "label of the curve (default: a # b)",
     "--model-dir DIR": "folder of trained weights (default: model)",
 }
@@ -82,8 +83,9 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def td3(script):
+def td3(script, monkeypatch):
     """The globals of the script, imported."""
+    monkeypatch.setattr(quiet, "prepare", lambda *args, **options: None)
     return runpy.run_path(str(script), run_name="td3")
 
 
@@ -303,7 +305,8 @@ def test_other_mistakes_are_one_line_too(td3, capsys, argv, line):
 
 def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
     td3["GAMMA"] = 1.5
-    assert refused(capsys, td3, "--train") == ["td3.py: GAMMA must be in [0, 1], got 1.5"]
+    line = "td3.py, line 16: GAMMA must be in [0, 1], got 1.5"
+    assert refused(capsys, td3, "--train") == [line]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +322,7 @@ def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
         ("--buffer_size", "--buffer-size"),
         ("--GAMMA", "--gamma"),
         ("--xyzzy", None),
+        ("--", None),
         ("--double", None),  # computed
         ("--afterwards", None),  # assigned after parse(), so no flag
         ("--alg-name", None),  # without a comment
@@ -341,6 +345,197 @@ def test_train_or_test_is_needed(td3, capsys):
     usage, line = refused(capsys, td3, "--seed", "3")
     assert usage == "usage: td3.py [--train] [--test] [flags]"
     assert line == "td3.py: --train or --test is needed, or both; td3.py --help lists all flags"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        ("--size", "1e15", "in [1, 1e9]"),
+        ("--size", "1000000001", "in [1, 1e9]"),
+        ("--offset", "1e30", "between -2**63 and 2**63"),
+        ("--seed", "1" + 5000 * "0", "a whole number in [0, 4294967295]"),  # more than int() reads
+        ("--gamma", "1" + 5000 * "0", "a finite number in [0, 1]"),
+    ],
+)
+def test_huge_numbers_are_one_short_line(script, capsys, flag, value, allowed):
+    td3 = imported(script, "SIZE = 1_000  # how many, in [1, 1e9]")[0]
+    arguments.parse(td3, ["--train", "--size", "5e5"])
+    assert td3["SIZE"] == 500_000
+    assert type(td3["SIZE"]) is int
+    (line,) = refused(capsys, td3, "--train", flag, value)
+    assert line.startswith(f"td3.py: {flag} must be {allowed}, got {value[:50]}")
+    assert len(line) < 200
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--record="], "--record must be a name, got ''"),
+        (["--test", "--record", ""], "--record must be a name, got ''"),
+        (["--tensorboard", ""], "--tensorboard must be a name, got ''"),
+        (["--model-dir", "a\0b"], r"'a\x00b' has a NUL character in it"),
+        (["--test", "--record=a\0.gif"], r"'--record=a\x00.gif' has a NUL character in it"),
+        (["--test", "--record", "a.avi"],
+         "--record a.avi: the file's name must end in .gif or .mp4."),
+        (["--gamma=0.5", "-1"], "unknown flag -1; td3.py --help lists all flags"),
+        (["--render", ""], "--render takes no value"),
+    ],
+)
+def test_what_cannot_be_a_file_is_refused(td3, capsys, argv, line):
+    assert refused(capsys, td3, "--train", *argv) == [f"td3.py: {line}"]
+
+
+def test_tensorboard_has_to_be_installed(td3, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    line = "td3.py: --tensorboard needs a package: pip install tensorboard"
+    assert refused(capsys, td3, "--train", "--tensorboard") == [line]
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "line"),
+    [
+        ("td3", "--preset paper --replay-buffer-size 1000", "--replay-buffer-size must be larger "
+         "than --learn-after, or nothing is learned, got 1000 and 1000"),
+        ("sac", "--replay-buffer-size 256", "--replay-buffer-size must be larger than "
+         "--batch-size, or nothing is learned, got 256 and 256"),
+        ("td3", "--learn-after 500000", "--replay-buffer-size must be larger than --learn-after, "
+         "or nothing is learned, got 500000 and 500000"),
+        ("ddpg", "--keep best", "--keep best needs --evaluate-every: what is best has to be "
+         "measured"),
+        ("sac", "--preset tuned --evaluate-every 0", "--keep best needs --evaluate-every: what "
+         "is best has to be measured"),
+    ],
+)
+def test_flags_of_the_scripts_that_do_not_fit_each_other(name, argv, line):
+    script = arguments.Script(ROOT / f"{name}.py")
+    with pytest.raises(UserError) as refusal:
+        script.constants(["--train", *argv.split()])
+    assert str(refusal.value) == f"{name}.py: {line}"
+    script.constants(["--test", *argv.split()])  # where nothing is to be learned
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [
+        ("td3", "--replay-buffer-size 65"),
+        ("ddpg", "--memory-capacity 8"),  # it draws with replacement, and counts on when full
+        ("ddpg", "--memory-capacity 8 --learn-after 100"),
+        ("ddpg", "--keep best --evaluate-every 100"),
+    ],
+)
+def test_flags_of_the_scripts_that_fit(name, argv):
+    arguments.Script(ROOT / f"{name}.py").constants(["--train", *argv.split()])
+
+
+def test_flags_are_refused_before_anything_heavy_is_imported():
+    command = [sys.executable, "-X", "importtime", ROOT / "td3.py", "--train", "--keep", "best"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert not re.search(r"\| +(tensorflow|numpy|gym)$", done.stderr, re.M)
+
+
+# ---- what a script's author is told
+
+
+def imported(script, more):
+    """The globals of the script with a line above parse(), and the number of that line."""
+    text = SCRIPT.replace("\nargs = ", f"\n{more}\n\nargs = ")
+    script.write_text(text, encoding="utf-8")
+    return runpy.run_path(str(script), run_name="td3"), text[: text.index(more)].count("\n") + 1
+
+
+NO_FLAG = (" cannot be a flag, as the comment asks: write one number, text, True or False, not "
+           "computed, or put the comment above the line")
+NUMBER, TEXT = ": limits are in [0, 1] or in (0, inf)", ": limits are in {a, b}"
+
+
+@pytest.mark.parametrize(
+    ("constant", "line"),
+    [
+        ("WARM = int(1e4)  # steps", "WARM" + NO_FLAG),
+        ("SIZES = (64, 64)  # units", "SIZES" + NO_FLAG),
+        ("FOLDER = None  # of the runs", "FOLDER" + NO_FLAG),
+        ("A = B = 3  # both", "A and B" + NO_FLAG),
+        ("GAMMA *= 0.99  # a little less", "GAMMA" + NO_FLAG),
+        ("FAR: int = 5  # steps, in [0, 1]", "FAR must be in [0, 1], got 5"),
+        ("COLD = -1e-3  # degrees, in [0, inf)", "COLD must be in [0, inf), got -0.001"),
+        ("ENDLESS = 1e999  # steps", "ENDLESS must be a finite number, got inf"),
+        ('KIND = "c"  # which, in {a, b}', "KIND must be a or b, got c"),
+        ('NAME = ""  # of the run', "NAME must be a name, got ''"),
+        ("X = 1  # in [0 1]", "X's comment ends in 'in [0 1]'" + NUMBER),
+        ("X = 1  # some, in [5, 1]", "X's comment ends in 'in [5, 1]'" + NUMBER),
+        ("X = 1  # some, in (1, 1)", "X's comment ends in 'in (1, 1)'" + NUMBER),
+        ("X = 1  # some, in [0, 1", "X's comment ends in 'in [0, 1'" + NUMBER),
+        ("X = 1  # some, in [0, 1].", "X's comment ends in 'in [0, 1].'" + NUMBER),
+        ("X = 1  # In [0, 1]", "X's comment ends in 'In [0, 1]'" + NUMBER),
+        ("X = 1  # some, in [one, two]", "X's comment ends in 'in [one, two]'" + NUMBER),
+        ("X = 1  # some, in [0, nan]", "X's comment ends in 'in [0, nan]'" + NUMBER),
+        ("X = 1  # some, in {1, 2}", "X's comment ends in 'in {1, 2}'" + NUMBER),
+        ('X = "a"  # some, in {}', "X's comment ends in 'in {}'" + TEXT),
+        ('X = "a"  # some, in {a,}', "X's comment ends in 'in {a,}'" + TEXT),
+        ('X = "a"  # some, in [a, b]', "X's comment ends in 'in [a, b]'" + TEXT),
+        ("X = True  # in [0, 1]",
+         "X's comment ends in 'in [0, 1]': limits are for numbers and texts"),
+        ("GAMMA = 0.5  # again", "GAMMA would be --gamma, which GAMMA has: choose another name"),
+        ("ENV = 1  # of the two", "ENV would be --env, which ENV_ID has: choose another name"),
+        ("TRAIN = 1  # x", "TRAIN would be --train, which every script has: choose another name"),
+        ("HELP = 1  # x", "HELP would be --help, which every script has: choose another name"),
+        ("NO_AUTO_ENTROPY = False  # x",
+         "NO_AUTO_ENTROPY would be --no-auto-entropy, which AUTO_ENTROPY has: choose another name"),
+        ('PRESETS["b"] = {"GAMA": 0.9}',
+         "the preset b has GAMA, which is no constant with a flag; did you mean GAMMA?"),
+        ('PRESETS["b"] = {"MOTTO": "x"}',
+         "the preset b has MOTTO, which is no constant with a flag"),
+        ('PRESETS["b"] = {"GAMMA": "0.9"}', "GAMMA must be a finite number in [0, 1], got 0.9"),
+        ('PRESETS["b"] = {"GAMMA": 1.5}', "GAMMA must be in [0, 1], got 1.5"),
+        ('PRESETS["b"] = {"OFFSET": 2.5}', "OFFSET must be a whole number, got 2.5"),
+        ('PRESETS["b"] = {"OFFSET": True}', "OFFSET must be a whole number, got True"),
+        ('PRESETS["b"] = {"RENDER": 1}', "RENDER must be True or False, got 1"),
+        ('PRESETS["b"] = {"NOISE": "uo"}', "NOISE must be gaussian or ou or none, got uo"),
+        ('PRESETS["b"] = {"NOISE": None}', "NOISE must be gaussian or ou or none, got None"),
+        ('PRESETS["b"] = ["GAMMA"]',
+         "the preset b must be a dict of constants, and not be called chapter"),
+        ('PRESETS["chapter"] = {}',
+         "the preset chapter must be a dict of constants, and not be called chapter"),
+    ],
+)
+def test_what_is_no_constant_or_preset_is_said_at_once(script, capsys, constant, line):
+    td3, number = imported(script, constant)
+    expected = f"td3.py, line {number}: {line}"
+    assert refused(capsys, td3, "--train") == [expected]
+    assert refused(capsys, td3, "--help") == [expected]  # it would show what is not so
+    with pytest.raises(UserError) as refusal:
+        arguments.Script(script)
+    assert str(refusal.value) == expected
+
+
+def test_the_line_of_a_presets_value_is_its_own(script, capsys):
+    td3, number = imported(script, 'PRESETS["b"] = {\n    "DECAY": 0.1,\n    "GAMMA": 2,\n}')
+    line = f"td3.py, line {number + 2}: GAMMA must be in [0, 1], got 2"
+    assert refused(capsys, td3, "--train") == [line]
+
+
+@pytest.mark.parametrize(
+    ("constant", "argv", "value"),
+    [
+        ("X = -1e-3  # one of many", "--x -7", -7.0),
+        ("X = 500_000  # in [0, 1] before the scaling", "--x 7", 7),
+        ("X: float = 0.5  # a share, in (0, 1]", "--x 1", 1.0),
+        ("X = 1  # (as in [3])", "--x 7", 7),
+        ("X = 0.5  # a share, in [0,1]", "--x 1", 1.0),
+        ("X = 0.0  # degrees, in (-inf, 0]", "--x -5", -5.0),
+        ('X = "a"  # one of a, b', "--x c", "c"),
+        ('X = "a"  # in {a,b}', "--x b", "b"),
+        ("X = False  # in the middle {of it}, that is", "--x", True),
+        ("# where the unit is\nX = int(5)", "", 5),
+        ("x = int(5)  # a name of the program's own\nX = 5", "", 5),
+    ],
+)
+def test_only_the_end_of_a_comment_means_something(script, constant, argv, value):
+    td3 = imported(script, constant)[0]
+    arguments.parse(td3, ["--train", *argv.split()])
+    assert td3["X"] == value
+    assert type(td3["X"]) is type(value)
 
 
 # ---- --help
@@ -375,10 +570,13 @@ def test_help_has_every_flag_in_80_columns_and_imports_nothing_heavy(script):
 def test_an_imported_script_is_left_alone(script, monkeypatch):
     argv = ["pytest", "--train", "--seed", "9", "--nonsense"]
     monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr(quiet, "prepare", lambda verbose: pytest.fail("not a script"))
+    monkeypatch.setattr(output, "prepare", lambda: pytest.fail("not a script"))
+    calls = []
+    monkeypatch.setattr(quiet, "prepare", lambda **options: calls.append(options))
     process = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.excepthook
     td3 = runpy.run_path(str(script), run_name="td3")
     assert td3["args"] == run_flags()
+    assert calls == [{"verbose": False, "imported": True}]
     assert td3["RANDOM_SEED"] == 2
     arguments.parse(td3, ["--train", "--seed", "3"])
     assert td3["RANDOM_SEED"] == 3
@@ -392,15 +590,17 @@ def test_an_imported_script_is_left_alone(script, monkeypatch):
 
 def test_a_cell_of_a_notebook_is_not_a_script(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.setattr(quiet, "prepare", lambda **options: None)
     args = arguments.parse({"__name__": "__main__"})
     assert args == run_flags()
 
 
 @pytest.mark.parametrize("verbose", [True, False])
 def test_a_script_reads_the_command_line_and_is_quiet(script, monkeypatch, verbose):
-    calls = []
+    calls, ready = [], []
     monkeypatch.setattr(quiet, "prepare", calls.append)
-    monkeypatch.setattr(arguments, "_exit_on_signals", lambda: None)
+    monkeypatch.setattr(output, "prepare", lambda: ready.append(True))
+    monkeypatch.setattr(signals, "install", lambda: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
     monkeypatch.setattr(sys, "argv", ["td3.py", "--test", "--seed", "9"])
     if verbose:
@@ -409,6 +609,7 @@ def test_a_script_reads_the_command_line_and_is_quiet(script, monkeypatch, verbo
     assert td3["args"] == run_flags(test=True, verbose=verbose)
     assert td3["RANDOM_SEED"] == 9
     assert calls == [verbose]
+    assert ready == [True]
 
 
 def test_a_thread_leaves_the_signals_alone(td3, monkeypatch):

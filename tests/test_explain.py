@@ -119,6 +119,23 @@ def test_the_line_is_the_episode_that_the_agent_plays(monkeypatch, tmp_path):
     assert best[2] > total + 100  # it swings up, which an agent that knows nothing does not
 
 
+def test_the_environment_is_closed_whatever_it_raises(monkeypatch):
+    class Broken:
+        closed = False
+
+        def reset(self, seed):
+            raise OSError("no simulator")
+
+        def close(self):
+            self.closed = True
+
+    env = Broken()
+    monkeypatch.setattr("common.environment.make", lambda env_id: env)
+    with pytest.raises(OSError, match="no simulator"):
+        explain._start({"ENV_ID": "Pendulum-v1", "RANDOM_SEED": 2})
+    assert env.closed
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_q_values_are_the_networks(script, monkeypatch):
     monkeypatch.setattr(ddpg, "HIDDEN_DIM", 8)

@@ -1,0 +1,210 @@
+"""The constants at the top of a script, and what their comments say of them.
+
+    GAMMA = 0.9  # discount factor, in [0, 1]
+
+Only the end of a comment means anything to the program: an interval of a number (`in [0, 1]`,
+`in (0, inf)`, `in [0, 1)`) or a set of choices of a text (`in {gaussian, ou}`).
+"""
+
+import ast
+import contextlib
+import difflib
+import io
+import itertools
+import math
+import re
+import tokenize
+from dataclasses import dataclass
+
+from common.errors import UserError
+
+_SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes",
+          "TRAIN_STEPS": "--steps"}
+_NAME = re.compile("[A-Z][A-Z0-9_]*")
+_LIMITS = re.compile(r"\bin\s*[\[({][^\[\](){}]*[\])}]?[.,;]?$", re.IGNORECASE)  # or the attempt
+_INTERVAL = re.compile(r"in ([\[(])([^,]+),([^,]+)([\])])")
+_CHOICES = re.compile(r"in \{(.+)\}")
+
+
+@dataclass
+class Constant:
+    """One constant of a script, and the flag made of it.
+
+    Attributes:
+        flag, flags: `--name`, and a list with, for what is True, `--no-name`, too.
+        limits: the end of the comment, "" if it sets none.
+
+    Raises:
+        ValueError: the comment seems to end in limits, but they are none for this kind.
+    """
+
+    name: str
+    kind: type  # int, float, bool or str
+    written: str  # its value, as the script writes it
+    comment: str
+    line: int
+
+    def __post_init__(self):
+        self.flag = _SHORT.get(self.name, "--" + self.name.lower().replace("_", "-"))
+        both = self.kind is bool and self.written == "True"
+        self.flags = [self.flag, "--no-" + self.flag[2:]] if both else [self.flag]
+        found = _LIMITS.search(self.comment)
+        self.limits = found[0] if found else ""
+        self._interval, self._choices = ("[", -math.inf, math.inf, "]"), None
+        interval, choices = _INTERVAL.fullmatch(self.limits), _CHOICES.fullmatch(self.limits)
+        understood = not self.limits
+        if interval and self.kind in (int, float):
+            left, low, high, right = interval.groups()
+            with contextlib.suppress(ValueError):  # no numbers
+                low, high = float(low), float(high)
+                self._interval = left, low, high, right
+                understood = low < high or (low == high and left + right == "[]")
+        elif choices and self.kind is str:
+            self._choices = [choice.strip() for choice in choices[1].split(",")]
+            understood = all(self._choices)
+        if not understood:
+            right = {str: "in {a, b}", bool: "for numbers and texts"}
+            right = right.get(self.kind, "in [0, 1] or in (0, inf)")
+            raise ValueError(f"{self.name}'s comment ends in '{self.limits}': limits are {right}")
+
+    def checked(self, value, typed=False):
+        """The value as one of this kind; `typed` if it is the text given to the flag.
+
+        Raises:
+            ValueError: it is not allowed; the message says what is.
+        """
+        if self.kind in (bool, str):
+            if type(value) is self.kind and value != "" and value in (self._choices or [value]):
+                return value
+            names = self._choices or ["True or False" if self.kind is bool else "a name"]
+            raise ValueError(" or ".join(names))
+        try:
+            number = _number(self.kind, value if typed else repr(value))
+        except (ValueError, OverflowError):
+            what = "a whole number" if self.kind is int else "a finite number"
+            raise ValueError(f"{what} {self.limits}".rstrip()) from None
+        left, low, high, right = self._interval
+        above = number >= low if left == "[" else number > low
+        below = number <= high if right == "]" else number < high
+        if not (above and below):
+            raise ValueError(self.limits)
+        if self.kind is int and abs(number) >= 2**63:  # what arrays and files can count to
+            raise ValueError("between -2**63 and 2**63")
+        return number
+
+
+def _number(kind, text):
+    """The text as a finite float or, where kind is int, a whole number: 500000 or 5e5."""
+    if kind is int:
+        with contextlib.suppress(ValueError):  # 5e5, or more digits than Python reads
+            return int(text)
+    number = float(text)
+    if not math.isfinite(number) or kind(number) != number:
+        raise ValueError
+    return kind(number)
+
+
+def constants_in(namespace):
+    """The constants of a script's globals(), without the presets: dict from name to value."""
+    return {
+        name: value
+        for name, value in namespace.items()
+        if name.isupper() and isinstance(value, (bool, int, float, str))
+    }
+
+
+def above_parse(path):
+    """A script's source, and its statements above the call of arguments.parse()."""
+    with tokenize.open(path) as file:
+        source = file.read()
+    nodes = ast.parse(source).body
+    above = itertools.takewhile(lambda node: "parse(globals()" not in ast.unparse(node), nodes)
+    return source, list(above)
+
+
+def read(path, taken):
+    """The first line of a script's docstring, and the list of its Constants that are flags.
+
+    Args:
+        path: of the script.
+        taken: flags that no constant may have.
+
+    Raises:
+        UserError: a constant with a comment cannot be a flag; the message begins with its line.
+    """
+    source, above = above_parse(path)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    constants, owners = [], dict.fromkeys(taken, "every script")
+    for node in above:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            continue
+        comment = comments.get(node.end_lineno, "").lstrip("# ")
+        names = [name.id for name in ast.walk(node)
+                 if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]
+        if not comment or "PRESETS" in names or not any(map(_NAME.fullmatch, names)):
+            continue
+        literal = None
+        if len(names) == 1 and not isinstance(node, ast.AugAssign):
+            with contextlib.suppress(ValueError, TypeError):  # computed
+                literal = ast.literal_eval(node.value)
+        try:
+            if type(literal) not in (int, float, bool, str):
+                raise ValueError(f"{' and '.join(names)} cannot be a flag, as the comment asks: "
+                                 "write one number, text, True or False, not computed, or put "
+                                 "the comment above the line")
+            text = literal if type(literal) is str else ast.get_source_segment(source, node.value)
+            constants.append(Constant(names[0], type(literal), text, comment, node.lineno))
+            for flag in constants[-1].flags:
+                if flag in owners:
+                    raise ValueError(f"{names[0]} would be {flag}, which {owners[flag]} has: "
+                                     "choose another name")
+                owners[flag] = names[0]
+        except ValueError as error:
+            raise UserError(f"line {node.lineno}: {error}") from None
+    return (ast.get_docstring(ast.Module(above, [])) or "").partition("\n")[0], constants
+
+
+def checked_presets(namespace, constants):
+    """A script's presets: dict from name to values; "chapter" has those of all constants.
+
+    Raises:
+        UserError: a name or value is not allowed; the message begins with its line.
+    """
+    known = {constant.name: constant for constant in constants}
+    given = namespace.get("PRESETS", {})
+    presets = {"chapter": {name: namespace[name] for name in known}, **given}
+
+    def line(*words):
+        """The number of the first line that has the last word, not before the other words."""
+        lines, found = above_parse(namespace["__file__"])[0].splitlines(), 0
+        for pattern in [r"^PRESETS\b", *(f"""["']{re.escape(str(word))}["']""" for word in words)]:
+            after = (i for i in range(found, len(lines)) if re.search(pattern, lines[i]))
+            found = next(after, found)
+        return found + 1
+
+    for preset, values in presets.items():
+        if not isinstance(values, dict) or (preset == "chapter" and preset in given):
+            raise UserError(f"line {line(preset)}: the preset {preset} must be a dict of "
+                            "constants, and not be called chapter")
+        presets[preset] = {}
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise UserError(f"line {line(preset, name)}: the preset {preset} has {name}, which "
+                                f"is no constant with a flag{hint}")
+            try:
+                presets[preset][name] = known[name].checked(value)
+            except ValueError as error:
+                at = known[name].line if preset == "chapter" else line(preset, name)
+                got = on_one_line(value)
+                raise UserError(f"line {at}: {name} must be {error}, got {got}") from None
+    return presets
+
+
+def on_one_line(value):
+    """The value as it was typed, in quotes if it is empty or has newlines, cut if it is long."""
+    text = str(value)
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    return text if text.strip() and text.isprintable() else repr(text)

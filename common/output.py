@@ -1,0 +1,83 @@
+"""What a script prints: every name can be printed, and nobody need be reading it."""
+
+import atexit
+import contextlib
+import errno
+import os
+import sys
+
+from common.errors import UserError
+
+# What writing to a pipe or terminal gives whose other end is closed, and to a full disk.
+_CLOSED = [errno.EPIPE, errno.EIO, errno.EBADF, *([errno.EINVAL] if os.name == "nt" else [])]
+_FULL = [errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)]
+
+
+def prepare():
+    """Set sys.stdout and sys.stderr up, for the rest of the process of a script that is run.
+
+    What the terminal's encoding lacks is printed as an escape (`\\xe9`), every line is written
+    at once, where there is no stream at all (`>&-`) print() prints nowhere, and Python does
+    not complain at its end of what it could not write.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, open(nowhere, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    atexit.register(_let_go)
+
+
+def lost(error):
+    """Why nothing can be printed any more, if that is what the exception says; else "".
+
+    From then on, what is printed goes nowhere. (Files' errors do not come here as OSError: the
+    project raises UserError for them, and open() says which file it was.)
+    """
+    number = getattr(error, "errno", None)
+    if number not in _CLOSED + _FULL or getattr(error, "filename", None) is not None:
+        return ""
+    _discard(sys.stdout)
+    if number in _CLOSED:
+        return "the output was closed"
+    return f"the output cannot be written ({os.strerror(number)})"
+
+
+def _discard(stream):
+    """Point a stream's descriptor to where everything can be written."""
+    with contextlib.suppress(OSError, ValueError):  # it has none
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _let_go():
+    """What a stream could not write, Python would try once more at its end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _discard(stream)
+
+
+def errors_on_one_line(prog, verbose):
+    """From here on, a UserError or a lost output ends the script with one line, and status 1."""
+    default = sys.excepthook
+
+    def hook(kind, error, traceback):
+        why = lost(error)
+        if why:
+            line = f"{why}; the run has stopped: send the output where it can be written"
+        elif issubclass(kind, UserError):
+            line = " ".join(str(error).split())
+        else:
+            default(kind, error, traceback)
+            return
+        if verbose and error.__cause__ is not None:
+            default(kind, error, traceback)
+        with contextlib.suppress(OSError):
+            print(f"{prog}: {line}", file=sys.stderr)
+
+    sys.excepthook = hook
