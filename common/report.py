@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common import checkpoint, curve, files, film, output, signals, weights
-from common.arguments import constants_in
+from common.constants import constants_in
 from common.errors import UserError
 from common.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluation
 from common.files import task_name
@@ -338,12 +338,6 @@ def _tensorboard(folder, name):
         return None
     import tensorflow as tf
 
-    try:
-        import tensorboard  # noqa: F401  (tf.summary.scalar lives there)
-    except ImportError as error:
-        raise UserError(
-            "--tensorboard needs a package that is not installed: pip install tensorboard"
-        ) from error
     try:
         return tf.summary.create_file_writer(str(Path(folder) / name))
     except tf.errors.OpError as error:

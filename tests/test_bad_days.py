@@ -213,12 +213,6 @@ def test_tensorboard(training, tmp_path):
     }
 
 
-def test_tensorboard_is_not_installed(training, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(UserError, match="pip install tensorboard"):
-        play(training(3, {"tensorboard": "runs"}.items()), [])
-
-
 # ---- scripts
 
 
