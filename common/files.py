@@ -74,7 +74,7 @@ def check_writable(folder, flag, *names):
         write_atomically(attempt, lambda file: file.write(b"x"))
         attempt.unlink()
         for name in names:
-            if (folder / name).is_dir():
+            if os.path.isdir(folder / name):
                 raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
     except (UserError, OSError) as error:
         cause = error.__cause__ or error
@@ -161,7 +161,7 @@ class Lock:
 
     def _who(self):
         try:
-            if not self._holder.is_file():
+            if not os.path.isfile(self._holder):
                 return "another process"
             holder = json.loads(self._holder.read_bytes())
             who = "process {pid} on {host} since {since} ({command})".format_map(holder)

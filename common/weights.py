@@ -35,7 +35,8 @@ def find(model_dir, algorithm, env_id, preset="chapter"):
     """
     own = path(model_dir, algorithm, env_id, preset)
     shipped = SHIPPED / own.parent.name / own.name
-    if Path(model_dir) == Path(DEFAULT_DIR) and not os.path.lexists(own) and shipped.is_file():
+    missing = Path(model_dir) == Path(DEFAULT_DIR) and not os.path.lexists(own)
+    if missing and os.path.isfile(shipped):
         print(f"There is no {printable(absolute(own))}: using the shipped "
               f"{printable(shipped)}.", flush=True)
         return shipped
@@ -111,7 +112,7 @@ def keep_old(path):
         UserError: it cannot be read, or its copy not be written.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     kept = unused(path)
     try:
