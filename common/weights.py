@@ -1,20 +1,23 @@
 """Trained weights on disk: one npz file that says what it holds, and never any pickle."""
 
-import io
 import json
+import os
+import re
 import sys
-import zipfile
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
+from common import npz
 from common.errors import UserError
-from common.files import plain_env_id, safe_name, task_name, write_atomically
+from common.files import absolute, plain_env_id, printable, task_name, unused, write_atomically
 
 FORMAT = 2  # raise it when older code could no longer read the file
 HEADER_LIMIT = 1_000_000  # bytes; the headers of the chapter's agents take about 3000
-NPY_LIMIT = 1_000  # bytes that NumPy may put before an array's values; it takes 128
+DEFAULT_DIR = "model"  # of the scripts
+SHIPPED = Path(__file__).resolve().parent.parent / DEFAULT_DIR  # weights that come with them
+_NEXT_STEP = "Restore the file, or train again with --train."
 
 
 def path(model_dir, algorithm, env_id, preset="chapter"):
@@ -23,6 +26,21 @@ def path(model_dir, algorithm, env_id, preset="chapter"):
     Those of another preset have a folder of their own: `model/TD3_Pendulum-v1_paper/`.
     """
     return Path(model_dir) / f"{algorithm.upper()}_{task_name(env_id, preset)}" / "weights.npz"
+
+
+def find(model_dir, algorithm, env_id, preset="chapter"):
+    """The file to load: that of path(), or, where the default folder has none, the shipped one.
+
+    Scripts started in another folder find what lies beside them; a line says so.
+    """
+    own = path(model_dir, algorithm, env_id, preset)
+    shipped = SHIPPED / own.parent.name / own.name
+    missing = Path(model_dir) == Path(DEFAULT_DIR) and not os.path.lexists(own)
+    if missing and os.path.isfile(shipped):
+        print(f"There is no {printable(absolute(own))}: using the shipped "
+              f"{printable(shipped)}.", flush=True)
+        return shipped
+    return own
 
 
 def save(path, algorithm, env_id, networks, unit_actions=False):
@@ -47,9 +65,9 @@ def save(path, algorithm, env_id, networks, unit_actions=False):
     for key, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError(
-                f"{path}: not saved, the network '{key.split('/')[0]}' holds values that are not "
-                "finite; the file was left as it was. Train with another --seed or smaller "
-                "learning rates."
+                f"{printable(path)}: not saved, the network '{key.split('/')[0]}' holds values "
+                "that are not finite; the file was left as it was. Train with another --seed or "
+                "smaller learning rates."
             )
     modules = {name: sys.modules.get(name) for name in ("numpy", "tensorflow", "tensorlayer")}
     header = {
@@ -74,58 +92,66 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
         UserError: the file is missing, damaged, or holds the weights of another
             algorithm, environment or size, or for actions of another scale.
     """
-    path = Path(path)
     variables = _variables(networks)
     try:
-        file = path.open("rb")
+        with npz.opened(path, _NEXT_STEP) as archive:
+            arrays = _read(path, archive, algorithm, env_id, unit_actions, _values(variables))
     except FileNotFoundError as error:
-        raise _missing(path, env_id) from error
-    except OSError as error:  # a folder in its place, no permission
-        raise _unusable(path, f"cannot be read ({error.strerror})") from error
-    with file:
-        try:
-            arrays = _read(path, file, algorithm, env_id, unit_actions, _values(variables))
-        except UserError:
-            raise
-        # A damaged file makes zipfile, zlib, NumPy and json fail in more ways than can be
-        # listed here, MemoryError and RecursionError among them.
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            problem = f"is damaged or was not written by these scripts ({reason:.80})"
-            raise _unusable(path, problem) from error
+        raise _missing(Path(path), algorithm) from error
     for key, variable in variables.items():
         variable.assign(arrays[key])
 
 
-def _read(path, file, algorithm, env_id, unit_actions, expected):
+def keep_old(path):
+    """Copy the file, before it is replaced, to the first free of weights.old.npz, ...-2.npz, ...
+
+    Returns:
+        Path of the copy; None where there is no file.
+
+    Raises:
+        UserError: it cannot be read, or its copy not be written.
+    """
+    path = Path(path)
+    if not os.path.isfile(path):
+        return None
+    kept = unused(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be kept as {kept.name} ({error.strerror})"
+        raise UserError(f"{printable(path)}: {problem}. Move it away.") from error
+    write_atomically(kept, lambda file: file.write(content))
+    return kept
+
+
+def _read(path, archive, algorithm, env_id, unit_actions, expected):
     """All arrays of the file, proven to be what `expected` (key -> array) asks for."""
-    with zipfile.ZipFile(file) as archive:
-        header = json.loads(_read_array(archive, "header", HEADER_LIMIT).item())
-        if header["format"] != FORMAT:
-            raise _unusable(path, f"has format {header['format']!r:.20}, not {FORMAT}")
-        if header["algorithm"] != algorithm:
-            raise UserError(
-                f"{path}: holds weights of {header['algorithm']!r:.60}, not of '{algorithm}'. "
-                "Use the script of that algorithm, or train this one with --train."
-            )
-        if plain_env_id(header["environment"]) != plain_env_id(env_id):
-            raise UserError(
-                f"{path}: was trained on {header['environment']!r:.60}, not on '{env_id}'. "
-                "Use that environment, or train on this one with --train."
-            )
-        if header["unit_actions"] is not unit_actions:
-            now, then = ("with", "without") if unit_actions else ("without", "with")
-            raise UserError(
-                f"{path}: was trained {then} --unit-actions, and this run is {now}: its actions "
-                "would have the wrong scale. Give the same flags as for training."
-            )
-        _check_sizes(path, header["networks"], _shapes(expected))
-        entries = archive.namelist()
-        needed = ["header.npy", *(f"{key}.npy" for key in expected)]
-        if sorted(entries) != sorted(needed):  # lists, for an entry may be there twice
-            odd = sorted(set(entries) ^ set(needed))
-            raise _unusable(path, f"has missing, surplus or repeated entries {odd!r:.80}")
-        arrays = {key: _read_array(archive, key, expected[key].nbytes) for key in expected}
+    path = printable(path)
+    header = json.loads(npz.array(archive, "header", HEADER_LIMIT).item())
+    if header["format"] != FORMAT:
+        raise _unusable(path, f"has format {header['format']!r:.20}, not {FORMAT}")
+    if header["algorithm"] != algorithm:
+        raise UserError(
+            f"{path}: holds weights of {header['algorithm']!r:.60}, not of '{algorithm}'. "
+            "Use the script of that algorithm, or train this one with --train."
+        )
+    if plain_env_id(header["environment"]) != plain_env_id(env_id):
+        raise UserError(
+            f"{path}: was trained on {header['environment']!r:.60}, not on '{env_id}'. "
+            "Use that environment, or train on this one with --train."
+        )
+    if header["unit_actions"] is not unit_actions:
+        now, then = ("with", "without") if unit_actions else ("without", "with")
+        raise UserError(
+            f"{path}: was trained {then} --unit-actions, and this run is {now}: its actions "
+            "would have the wrong scale. Give the same flags as for training."
+        )
+    _check_sizes(path, header["networks"], _shapes(expected))
+    needed = {"header.npy", *(f"{key}.npy" for key in expected)}
+    odd = sorted(needed ^ set(archive.namelist()))
+    if odd:
+        raise _unusable(path, f"has missing or surplus entries {odd!r:.80}")
+    arrays = {key: npz.array(archive, key, expected[key].nbytes) for key in expected}
     for key, array in arrays.items():
         found, wanted = ((a.dtype.str, a.shape) for a in (array, expected[key]))
         if found != wanted:
@@ -133,14 +159,6 @@ def _read(path, file, algorithm, env_id, unit_actions, expected):
         if not np.isfinite(array).all():
             raise _unusable(path, f"holds values that are not finite in '{key.split('/')[0]}'")
     return arrays
-
-
-def _read_array(archive, key, limit):
-    """The array `key`, of at most `limit` bytes; its checksum is checked, no pickle read."""
-    entry = archive.getinfo(f"{key}.npy")
-    if entry.file_size > limit + NPY_LIMIT:  # asked before unpacking: it may be a zip bomb
-        raise ValueError(f"'{key}' takes {entry.file_size} bytes, more than {limit}")
-    return np.lib.format.read_array(io.BytesIO(archive.read(entry)), allow_pickle=False)
 
 
 def _check_sizes(path, saved, expected):
@@ -177,13 +195,25 @@ def _shapes(arrays):
 
 
 def _unusable(path, problem):
-    return UserError(f"{path}: {problem}. Restore the file, or train again with --train.")
+    return UserError(f"{path}: {problem}. {_NEXT_STEP}")
 
 
-def _missing(path, env_id):
-    """The error for a file that is not there; names the algorithms that have been trained."""
-    folders = [file.parent.name for file in path.parent.parent.glob("*/weights.npz")]
-    suffix = f"_{safe_name(env_id)}"
-    others = [name.removesuffix(suffix) for name in sorted(folders) if name.endswith(suffix)]
-    hint = f" For this environment there are weights of {', '.join(others)}." if others else ""
-    return UserError(f"{path}: there is no such file. Train first, with --train.{hint}")
+def _missing(path, algorithm):
+    """The error for a file that is not there; names what has been trained."""
+    prefix = f"{algorithm.upper()}_"
+    task = path.parent.name.removeprefix(prefix)
+    folders = [path.parent.parent]
+    if folders[0] == Path(DEFAULT_DIR):
+        folders.append(SHIPPED)
+    names = sorted({file.parent.name for f in folders for file in f.glob("*/weights.npz")})
+    hint = ""
+    # "Pendulum-v1_tuned" is a preset's.
+    own = [re.sub(r"(-v\d+)_(.+)", r"\1 with --preset \2", name.removeprefix(prefix))
+           for name in names if name.startswith(prefix)]
+    if own:
+        hint += f" Of {algorithm} there are weights for {', '.join(own)}."
+    others = [name.removesuffix(f"_{task}") for name in names if name.endswith(f"_{task}")]
+    if others:
+        hint += f" For this environment there are weights of {', '.join(others)}."
+    where = printable(absolute(path))
+    return UserError(f"{where}: there is no such file. Train first, with --train.{hint}")

@@ -25,7 +25,11 @@ from common.errors import UserError
 from common.replay_buffer import ReplayBuffer
 
 CONSTANTS = {"GAMMA": 0.9, "BATCH_SIZE": 8, "TRAIN_EPISODES": 3}
-PROGRESS = {"episode_reward": [-1.5, -0.25], "steps": 60}
+PROGRESS = {
+    "episode_reward": [-1.5, -0.25], "running_reward": [-1.5, -1.375], "steps": 60,
+    "seconds": 1.5, "learned": True, "evaluations": [[0, [-9.5, -8.0]], [30, [-3.0, -2.5]]],
+    "best": [30, -2.75], "test_returns": None, "finished": False, "log_name": "x",
+}
 
 
 class Run:
@@ -138,10 +142,10 @@ def test_damaged_files_are_refused_in_one_line(started):
 
 def test_no_pickle_is_read(started, tmp_path):
     one, path = started
-    with open(path, "wb") as file:
-        header = np.array(json.dumps({"format": 1}))
-        np.savez(file, header=header, evil=np.array([Run], object))
-    with pytest.raises(UserError, match="damaged"):
+    with np.load(path) as file:
+        arrays = {**file, "variables/0": np.array([Run], object)}
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match="Object arrays cannot be loaded"):
         checkpoint.restore(path, one.agent, one.env, CONSTANTS)
 
 
