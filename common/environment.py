@@ -80,11 +80,15 @@ class Environment:
         # gym's own wrapper for it speaks the new API only.
         self._limit = math.inf if self._seed_at_reset else self.max_episode_steps or math.inf
         self._steps = 0  # of this episode
-        self._last = None  # its last state
+        self._last = None  # its last state; None before the first reset()
 
         space, box = _space(env, "observation_space"), _space(env, "action_space")
-        self.observation_space, self._flatten = vector_space(space, self.env_id)
-        self.action_space = symmetric_space(box, self.env_id)
+        try:
+            self.observation_space, self._flatten = vector_space(space, self.env_id)
+            self.action_space = symmetric_space(box, self.env_id)
+        except UserError:
+            self.close()
+            raise
         self._state_dim = self.observation_space.shape[0]
         self._low, self._high, self._shape, self._dtype = box.low, box.high, box.shape, box.dtype
         if rebuild is not None and box.dtype == np.float32:
@@ -146,6 +150,11 @@ class Environment:
             self.restore_generator(state)
             self._reset_options = options
 
+    @property
+    def started(self):
+        """Whether there has been a reset(): some simulators are opened only there."""
+        return self._last is not None
+
     def _generator(self):
         generator = getattr(self.unwrapped, "np_random", None)
         known = (np.random.Generator, np.random.RandomState)
@@ -200,7 +209,7 @@ class Environment:
         except BaseException as error:
             if _is_ours(error):
                 raise
-            if self._last is None or not self._without_window(error, self.generator_state()):
+            if not self.started or not self._without_window(error, self.generator_state()):
                 raise self._failed("step", error) from error
             _say_window_failed(error, "this episode ends here, ")
             return self._last.copy(), 0.0, False, {_TIME_LIMIT: True}
@@ -248,12 +257,11 @@ class Environment:
     def _state(self, call, observation):
         """An observation as a state: a copy, for some environments write into the same array."""
         try:
-            if self._flatten is not None:
-                observation = self._flatten(observation)
-            observation = np.asarray(observation)
-            if observation.dtype.kind not in "fiub":  # None would become NaN, a text a number
+            flat = observation if self._flatten is None else self._flatten(observation)
+            flat = np.asarray(flat)
+            if flat.dtype.kind not in "fiub":  # None would become NaN, a text a number
                 raise TypeError("no numbers")
-            state = observation.astype(_FLOAT32).reshape(-1)
+            state = flat.astype(_FLOAT32).reshape(-1)
         except Exception as error:
             what = f"returned the observation {one_line(observation)}, no numbers"
             raise self._error(call, what) from error

@@ -43,9 +43,12 @@ class Evaluation:
         """The return, the plain sum of the rewards, of each episode: a list of float.
 
         agent: has greedy_actions(), from states (N, state_dim) to actions (N, action_dim).
-        starts: seeds for env.reset().
+        starts: seeds for env.reset(), at least one.
         Raises UserError if an environment fails, or none can be made.
         """
+        if self.shared is not None and not self.shared.started:
+            with self.shared.lent():
+                self.shared.reset(seed=starts[0])  # or it would be the one that cannot be opened
         while len(self._envs) < min(self._wanted, len(starts)):
             try:
                 self._envs.append(self._open(starts[0]))

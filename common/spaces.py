@@ -65,5 +65,6 @@ def _library_of(space):
 def one_line(thing):
     """What an error or a value says, on one line that is not endless."""
     text = " ".join(str(thing).split())
-    text = f"{type(thing).__name__}: {text}" if isinstance(thing, BaseException) else text
+    if isinstance(thing, BaseException):
+        text = f"{type(thing).__name__}: {text}" if text else type(thing).__name__
     return text if len(text) <= 300 else f"{text[:300]} ..."
