@@ -33,6 +33,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 warnings.filterwarnings("ignore", "overflow encountered in cast", module=__name__)
 _TUPLE = (tuple, list)
 _INFO = (dict, type(None))
+_BOOLS = (False, True)
 
 # What a failing environment asks for -> what to do. The libraries' own advice (gym[box2d],
 # gym[mujoco]) pins versions that no longer install.
@@ -140,9 +141,7 @@ class Environment:
 
     @contextlib.contextmanager
     def lent(self):
-        """Between two episodes, others may play within the block: the random numbers go on after it
-        as if nobody had, and so does a seed that no reset() has used yet.
-        """
+        """Others play, between two episodes; random numbers and seed go on as if nobody had."""
         options, state = self._reset_options, self.generator_state()
         try:
             yield self
@@ -177,7 +176,7 @@ class Environment:
             except BaseException as error:
                 if _is_ours(error):
                     raise
-                if not self._without_window(error, generator):
+                if not self._without_window(generator):
                     raise self._failed("reset", error) from error
                 _say_window_failed(error)
         if isinstance(result, _TUPLE) and len(result) == 2 and isinstance(result[1], _INFO):
@@ -209,28 +208,31 @@ class Environment:
         except BaseException as error:
             if _is_ours(error):
                 raise
-            if not self.started or not self._without_window(error, self.generator_state()):
+            if not self.started or not self._without_window():
                 raise self._failed("step", error) from error
             _say_window_failed(error, "this episode ends here, ")
             return self._last.copy(), 0.0, False, {_TIME_LIMIT: True}
-        size = len(result) if isinstance(result, _TUPLE) else 0
-        if size not in (4, 5) or not isinstance(result[-1], _INFO):
-            due = "no observation, reward, terminated, truncated and info (a dict)"
-            raise self._error("step", f"returned {one_line(result)}, {due}")
-        info = dict(result[-1] or ())
-        if size == 5:
-            observation, reward, terminal, truncated, _ = result
-        else:
-            observation, reward, ended, _ = result
-            truncated = ended and info.get(_TIME_LIMIT, False)
-            terminal = ended and not truncated
-        state = self._state("step", observation)
-        reward = self._number(reward)
         try:
+            if not isinstance(result, _TUPLE) or not isinstance(result[-1], _INFO):
+                raise TypeError
+            info = dict(result[-1] or ())
+            if len(result) == 5:
+                observation, reward, terminal, truncated, _ = result
+            else:
+                observation, reward, terminal, _ = result
+                truncated = info.get(_TIME_LIMIT, False)
+            if terminal not in _BOOLS or truncated not in _BOOLS:
+                raise TypeError
+            if len(result) == 4:  # one bool for both
+                truncated = terminal and truncated
+                terminal = terminal and not truncated
             done = bool(terminal)  # NumPy's bool_ fails the chapter's `done is True`
             info[_TIME_LIMIT] = (bool(truncated) or self._steps >= self._limit) and not done
-        except (TypeError, ValueError) as error:  # an array of two
-            raise self._error("step", f"failed ({one_line(error)})") from error
+        except (IndexError, TypeError, ValueError) as error:
+            due = "no observation, reward, terminated, truncated (two bools) and info (a dict)"
+            raise self._error("step", f"returned {one_line(result)}, {due}") from error
+        state = self._state("step", observation)
+        reward = self._number(reward)
         self._last = state
         signals.check()
         return state, reward, done, info
@@ -293,11 +295,12 @@ class Environment:
             raise self._error("step", what) from error
         return number
 
-    def _without_window(self, error, generator):
+    def _without_window(self, generator=None):
         """Go on with an environment that has no window; returns whether this one had."""
         rebuild, self._rebuild = self._rebuild, None
         if rebuild is None:
             return False
+        generator = generator or self.generator_state()
         self.close()
         try:
             self._hold(rebuild())

@@ -15,6 +15,8 @@ import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from test_scripts import SHORT, command
+from test_scripts import environment as variables_of_a_run
 
 from common import environment, signals
 from common.environment import Environment, make
@@ -477,7 +479,7 @@ def test_a_reward_that_is_one_number(reward):
 def test_a_result_that_cannot_be(result):
     message, _ = first_refusal(Faulty("result", result))
     assert message.startswith("--env mine:Task-v0: its step() returned ")
-    assert "no observation, reward, terminated, truncated and info (a dict), at step 3" in message
+    assert "no observation, reward, terminated, truncated (two bools) and info (a dict)" in message
 
 
 @pytest.mark.parametrize("result", [None, (), (np.zeros(2), {}, {}), (np.zeros(2), "info"), "ab"])
@@ -501,9 +503,14 @@ def test_an_info_that_cannot_be(info):
     assert "info (a dict), at step 3" in first_refusal(Faulty("info", info))[0]
 
 
+@pytest.mark.parametrize("bad", [None, "False", np.zeros(2), np.nan, 2])
 @pytest.mark.parametrize("place", ["terminated", "truncated"])
-def test_an_end_that_is_neither(place):
-    assert "its step() failed (ValueError: " in first_refusal(Faulty(place, np.zeros(2)))[0]
+def test_an_end_that_is_neither(place, bad):
+    assert "truncated (two bools)" in first_refusal(Faulty(place, bad))[0]
+    for old in (OldEnv([(bad, {})]), OldEnv([(True, {"TimeLimit.truncated": bad})])):
+        env = Environment(old)
+        env.reset()
+        assert "truncated (two bools)" in refusal(env.step, [0.0])
 
 
 def raising(error):
@@ -598,6 +605,25 @@ def test_metadata_of_any_kind(library, metadata, display, own_variables, tmp_pat
         except UserError as error:
             assert str(error).startswith(("--record: ", "--env "))
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_learned_before_a_bad_step_is_saved(tmp_path):
+    """And the state of the training has nothing of that step: --resume goes on."""
+    flags = ["--train", "--env", "failing_environment:NotANumber-v0", "--episodes", 6]
+    command_line = command("td3", *flags, "--checkpoint-every", 1, *SHORT["td3"], folder=tmp_path)
+    variables = {**variables_of_a_run(), "PYTHONPATH": str(ROOT / "tests")}
+    done = [
+        subprocess.run(
+            [*command_line, *resume], cwd=ROOT, env=variables, capture_output=True, text=True
+        )
+        for resume in ([], ["--resume"])
+    ]
+    assert [run.returncode for run in done] == [1, 0]
+    assert done[0].stderr == (
+        "td3.py: --env failing_environment:NotANumber-v0: its step() returned the reward nan, "
+        "no finite number in float32, at step 10; correct that or take another --env\n"
+    )
+    assert done[0].stdout.count("Saved ") == 2 and done[1].stderr == ""
 
 
 # --- open and closed -----------------------------------------------------------------------
