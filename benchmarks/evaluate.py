@@ -9,6 +9,7 @@ worst return; on Pendulum also the best possible mean (pendulum_optimum.py).
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ def load_agent(algorithm, env_id, model_dir, preset="chapter"):
     vars(module).update(module.PRESETS.get(preset, {}))
     env = make(env_id, unit_actions=module.UNIT_ACTIONS)
     module.ENV_ID, module.MODEL_DIR, module.args.preset = env.env_id, model_dir, preset
+    env.close()  # a simulator may run only once
     state_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
     if algorithm == "ddpg":
         agent = module.DDPG(action_dim, state_dim, env.action_space.high)
@@ -49,6 +51,8 @@ def main():
     parser.add_argument("--preset", default="chapter", help="as given when training")
     parser.add_argument("--starts", type=int, default=100, help="start states (default: 100)")
     args = parser.parse_args()
+    if not 1 <= args.starts <= 100:
+        parser.error("--starts takes 1 to 100")
     quiet.prepare(verbose=False)
     from common.evaluation import TEST_STARTS, Evaluation, optimum
 
@@ -56,9 +60,9 @@ def main():
     try:
         for algorithm in args.algorithms:
             module, agent = load_agent(algorithm, args.env, args.model_dir, args.preset)
-            starts = TEST_STARTS[: args.starts]
-            evaluation = Evaluation(args.env, starts, module.MAX_STEPS, module.UNIT_ACTIONS)
-            returns = evaluation.returns(agent)
+            played = Evaluation(module.ENV_ID, module.MAX_STEPS, module.UNIT_ACTIONS)
+            with contextlib.closing(played) as evaluation:
+                returns = evaluation.returns(agent, TEST_STARTS[: args.starts])
             mean, worst = sum(returns) / len(returns), min(returns)
             print(f"| {module.ALG_NAME} | {mean:.1f} | {worst:.1f} |", flush=True)
     except UserError as error:

@@ -7,23 +7,33 @@ actions in [-action_range, action_range].
 """
 
 import contextlib
-import copy
 import difflib
 import functools
 import importlib
 import inspect
 import io
+import math
 import os
+import signal
 import sys
+import traceback
 import warnings
+import weakref
 
 import numpy as np
 
-from common import film
+from common import film, signals
 from common.errors import UserError
+from common.spaces import one_line, symmetric_space, vector_space
 
 _TIME_LIMIT = "TimeLimit.truncated"  # gym's own key
-_SUITABLE = "choose one with bounded, continuous actions, such as Pendulum-v1"
+_FLOAT32 = np.dtype(np.float32)
+_LARGEST = float(np.finfo(np.float32).max)
+# A float64 that becomes infinite in float32 is refused; NumPy's line on top of that is not needed.
+warnings.filterwarnings("ignore", "overflow encountered in cast", module=__name__)
+_TUPLE = (tuple, list)
+_INFO = (dict, type(None))
+_BOOLS = (False, True)
 
 # What a failing environment asks for -> what to do. The libraries' own advice (gym[box2d],
 # gym[mujoco]) pins versions that no longer install.
@@ -37,39 +47,50 @@ _MISSING = {
 
 
 class Environment:
-    """An environment of gym (old or new) or Gymnasium with the chapter's interface.
+    """An environment of gym (API before or after 0.26) or Gymnasium with the chapter's interface.
 
     observation_space: Box of shape (state_dim,), float32.
     action_space: Box(-action_range, action_range) of shape (action_dim,), float32;
         `step` moves the action to the environment's own interval.
     env_id, max_episode_steps (None: no limit): as registered.
 
+    It is closed by close(), or when it is no longer used, or when the process ends.
+
     Raises UserError where the networks cannot play: actions that are not bounded real
-    numbers, observations that are images or have no fixed length.
+    numbers, observations that are images or have no fixed length. reset() and step() raise it
+    where the environment raises, even SystemExit, and where it returns what nobody can learn
+    from, before anyone has seen it: another number of observations than its space has, NaN,
+    infinity, no numbers. What was learned until then is good.
     """
 
-    def __init__(self, env, env_id=None, rebuild=None, window=True, unit_actions=False):
+    def __init__(self, env, env_id=None, rebuild=None, unit_actions=False):
         """Wrap `env`.
 
         rebuild: makes the same environment without a window; given if `env` has one.
-        window: False makes render() do nothing.
         unit_actions: the agent's actions are in [-1, 1] in each dimension; `step` scales them.
         """
-        self._env = env
-        self._rebuild = rebuild
-        self._window = window
         spec = getattr(env, "spec", None)
-        self.env_id = env_id or getattr(spec, "id", None) or type(self.unwrapped).__name__
+        inner = getattr(env, "unwrapped", env)
+        self.env_id = env_id or getattr(spec, "id", None) or type(inner).__name__
         self.max_episode_steps = getattr(spec, "max_episode_steps", None)
+        self._hold(env)
+        self._rebuild = rebuild
 
         self._seed_at_reset = _reset_takes_seed(env)
         self._reset_options = {}
-        self._new_api = False  # the first reset() tells
-        self._episode = None  # what it takes to play it again, kept only beside a window
+        # gym's own wrapper for it speaks the new API only.
+        self._limit = math.inf if self._seed_at_reset else self.max_episode_steps or math.inf
+        self._steps = 0  # of this episode
+        self._last = None  # its last state; None before the first reset()
 
-        self.observation_space, self._flatten = _vector_space(env.observation_space, self.env_id)
-        self.action_space = _symmetric_space(env.action_space, self.env_id)
-        box = env.action_space
+        space, box = _space(env, "observation_space"), _space(env, "action_space")
+        try:
+            self.observation_space, self._flatten = vector_space(space, self.env_id)
+            self.action_space = symmetric_space(box, self.env_id)
+        except UserError:
+            self.close()
+            raise
+        self._state_dim = self.observation_space.shape[0]
         self._low, self._high, self._shape, self._dtype = box.low, box.high, box.shape, box.dtype
         if rebuild is not None and box.dtype == np.float32:
             # gym 0.26 hands Pendulum's torque to pygame, which takes NumPy's float64 (a Python
@@ -81,6 +102,10 @@ class Environment:
         if unit_actions:
             self._scale = self.action_space.high.astype(self._dtype).reshape(self._shape)
             self.action_space = type(self.action_space)(-1.0, 1.0, self.action_space.shape)
+
+    def _hold(self, env):
+        self._env = env
+        self._finalizer = weakref.finalize(self, _close, env, self.env_id)
 
     @property
     def unwrapped(self):
@@ -94,55 +119,80 @@ class Environment:
         elif hasattr(self._env, "seed"):
             self._env.seed(int(seed))
         else:
-            print(f"{self.env_id} takes no seed: its episodes will differ from run to run.")
+            _say_once(f"{self.env_id} takes no seed: its episodes will differ from run to run.")
 
     def generator_state(self):
         """The state of the environment's random numbers as a dict for JSON; None if it has none."""
-        generator = getattr(self.unwrapped, "np_random", None)
-        if isinstance(generator, np.random.RandomState):  # gym 0.21
+        generator = self._generator()
+        if isinstance(generator, np.random.RandomState):
             return generator.get_state(legacy=False)
         return generator.bit_generator.state if generator is not None else None
 
     def restore_generator(self, state):
         """Go on with the random numbers of generator_state(), between two episodes."""
-        if state is None:
+        generator = self._generator()
+        if state is None or generator is None:
             return
         self._reset_options = {}
-        generator = self.unwrapped.np_random
         if isinstance(generator, np.random.RandomState):
             generator.set_state(state)
         else:
             generator.bit_generator.state = state
+
+    @contextlib.contextmanager
+    def lent(self):
+        """Others play, between two episodes; random numbers and seed go on as if nobody had."""
+        options, state = self._reset_options, self.generator_state()
+        try:
+            yield self
+        finally:
+            self.restore_generator(state)
+            self._reset_options = options
+
+    @property
+    def started(self):
+        """Whether there has been a reset(): some simulators are opened only there."""
+        return self._last is not None
+
+    def _generator(self):
+        generator = getattr(self.unwrapped, "np_random", None)
+        known = (np.random.Generator, np.random.RandomState)
+        return generator if isinstance(generator, known) else None
 
     def reset(self, seed=None):
         """Start an episode; return its first state, float32 of shape (state_dim,)."""
         if seed is not None:
             self.seed(seed)
         options, self._reset_options = self._reset_options, {}
-        if self._rebuild is not None:
-            generator = copy.deepcopy(getattr(self.unwrapped, "np_random", None))
-            self._episode = options, generator, []
-        try:
-            result = self._env.reset(**options)
-            if self._rebuild is not None:
-                _check_that_it_shows()
-        except Exception as error:
-            result = self._play_again_without_window(error)
-            if result is None:
-                raise self._failed("reset", error) from error
-        self._new_api = (
-            isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
-        )
-        return self._state(result[0] if self._new_api else result)
+        self._steps = 0
+        # A window may fail after random numbers have been drawn.
+        generator = self.generator_state() if self._rebuild is not None else None
+        while True:
+            try:
+                result = self._env.reset(**options)
+                if self._rebuild is not None:
+                    _check_that_it_shows()
+                break
+            except BaseException as error:
+                if _is_ours(error):
+                    raise
+                if not self._without_window(generator):
+                    raise self._failed("reset", error) from error
+                _say_window_failed(error)
+        if isinstance(result, _TUPLE) and len(result) == 2 and isinstance(result[1], _INFO):
+            result = result[0]  # before gym 0.26, it was all
+        self._last = self._state("reset", result)
+        return self._last
 
     def step(self, action):
         """Act for one step.
 
         action: shape (action_dim,), clipped to action_space.
         Returns state (float32, shape (state_dim,)), reward (float), done (bool) and info.
-        `done` is True only in a terminal state. An episode that a time limit cuts short
-        has done False and info["TimeLimit.truncated"] True; that key is always there.
-        Raises UserError if the environment raises.
+        `done` is True only in a terminal state. An episode that a time limit cuts short, or a
+        window that fails, has done False and info["TimeLimit.truncated"] True; that key is
+        always there.
+        Raises UserError, and signals.Stopped if the training is to stop.
         """
         action = np.asarray(action, dtype=self._dtype).reshape(self._shape)
         if self._scale is not None:
@@ -152,78 +202,112 @@ class Environment:
         # np.clip takes longer on so few numbers. Not in place: the array is the agent's
         # on the way in, and the environment may keep it on the way out.
         action = np.minimum(np.maximum(action, self._low), self._high)
-        if self._episode is not None:
-            self._episode[2].append(action)
+        self._steps += 1
         try:
             result = self._env.step(action)
-        except Exception as error:
-            result = self._play_again_without_window(error)
-            if result is None:
+        except BaseException as error:
+            if _is_ours(error):
+                raise
+            if not self.started or not self._without_window():
                 raise self._failed("step", error) from error
-        if len(result) == 5:
-            observation, reward, terminal, truncated, info = result
-        else:
-            observation, reward, ended, info = result
-            truncated = ended and info.get(_TIME_LIMIT, False)
-            terminal = ended and not truncated
-        done = bool(terminal)  # NumPy's bool_ fails the chapter's `done is True`
-        info = dict(info)
-        info[_TIME_LIMIT] = bool(truncated) and not done
-        if isinstance(reward, np.ndarray):
-            reward = reward.item()
-        return self._state(observation), float(reward), done, info
+            _say_window_failed(error, "this episode ends here, ")
+            return self._last.copy(), 0.0, False, {_TIME_LIMIT: True}
+        try:
+            if not isinstance(result, _TUPLE) or not isinstance(result[-1], _INFO):
+                raise TypeError
+            info = dict(result[-1] or ())
+            if len(result) == 5:
+                observation, reward, terminal, truncated, _ = result
+            else:
+                observation, reward, terminal, _ = result
+                truncated = info.get(_TIME_LIMIT, False)
+            if terminal not in _BOOLS or truncated not in _BOOLS:
+                raise TypeError
+            if len(result) == 4:  # one bool for both
+                truncated = terminal and truncated
+                terminal = terminal and not truncated
+            done = bool(terminal)  # NumPy's bool_ fails the chapter's `done is True`
+            info[_TIME_LIMIT] = (bool(truncated) or self._steps >= self._limit) and not done
+        except (IndexError, TypeError, ValueError) as error:
+            due = "no observation, reward, terminated, truncated (two bools) and info (a dict)"
+            raise self._error("step", f"returned {one_line(result)}, {due}") from error
+        state = self._state("step", observation)
+        reward = self._number(reward)
+        self._last = state
+        signals.check()
+        return state, reward, done, info
 
     def render(self):
-        """Draw the state. From gym 0.26 on an open window draws itself, at each step."""
-        draws_itself = self._new_api or getattr(self._env, "render_mode", None) == "human"
-        if not self._window or draws_itself:
-            return
-        try:
-            self._env.render()
-            _check_that_it_shows()
-        except Exception as error:
-            self._window = False
-            _say_window_failed(error)
+        """Nothing to do: from gym 0.26 on an open window draws itself, at each step."""
 
     def close(self):
-        """Free the environment and its window."""
-        self._env.close()
+        """Free the environment and its window, the first time; says if that fails, never raises."""
+        self._finalizer()
 
-    def _failed(self, what, error):
-        return UserError(
-            f"--env {self.env_id}: its {what}() failed ({_one_line(error)}); "
-            "--verbose shows where"
-        )
+    def _error(self, call, what, step="correct that or take another --env"):
+        at = f", at step {self._steps}" if call == "step" else ""
+        return UserError(f"--env {self.env_id}: its {call}() {what}{at}; {step}")
 
-    def _state(self, observation):
-        if self._flatten is not None:
-            observation = self._flatten(observation)
-        # A copy, always: some environments write the next state into the same array.
-        return np.array(observation, dtype=np.float32).reshape(-1)
+    def _failed(self, call, error):
+        step = "--verbose shows where"
+        if call == "reset" and "unexpected keyword argument" in str(error):
+            step = (
+                "write def reset(self, seed=None, options=None) and in it super().reset(seed=seed)"
+            )
+        return self._error(call, f"failed ({one_line(error)})", step)
 
-    def _play_again_without_window(self, error):
-        """Bring an environment without a window to where `error` struck.
-
-        If the same episode fails without a window too, the window was not at fault: then
-        return None, else what the failed call should have returned.
-        """
-        if self._rebuild is None or self._episode is None:
-            return None
-        options, generator, actions = self._episode
+    def _state(self, call, observation):
+        """An observation as a state: a copy, for some environments write into the same array."""
         try:
-            env = self._rebuild()
-            if generator is not None:
-                env.unwrapped.np_random = generator
-            result = env.reset(**options)
-            for action in actions:
-                result = env.step(action)
-        except Exception:
-            return None
-        with contextlib.suppress(Exception):
-            self._env.close()
-        self._env, self._rebuild, self._episode, self._window = env, None, None, False
-        _say_window_failed(error)
-        return result
+            flat = observation if self._flatten is None else self._flatten(observation)
+            flat = np.asarray(flat)
+            if flat.dtype.kind not in "fiub":  # None would become NaN, a text a number
+                raise TypeError("no numbers")
+            state = flat.astype(_FLOAT32).reshape(-1)
+        except Exception as error:
+            what = f"returned the observation {one_line(observation)}, no numbers"
+            raise self._error(call, what) from error
+        if state.size != self._state_dim:
+            due = f"its observation_space says {self._state_dim}"
+            raise self._error(call, f"returned an observation of {state.size} numbers, {due}")
+        if state.size < 64:  # faster then, and a sum of float32 in Python's floats is finite
+            finite = math.isfinite(sum(state.tolist()))
+        else:
+            finite = np.count_nonzero(np.isfinite(state)) == state.size
+        if not finite:
+            raise self._error(call, f"returned the observation {one_line(state)}, not finite")
+        return state
+
+    def _number(self, reward):
+        """A reward as a float."""
+        number = reward
+        try:
+            if not isinstance(reward, (float, np.floating)):
+                array = np.asarray(reward)
+                if array.size != 1 or array.dtype.kind in "US":  # float() reads texts
+                    raise TypeError("not one number")
+                number = array.item()
+            number = float(number)
+            if not -_LARGEST <= number <= _LARGEST:
+                raise OverflowError("not finite")
+        except Exception as error:
+            what = f"returned the reward {one_line(reward)}, no finite number in float32"
+            raise self._error("step", what) from error
+        return number
+
+    def _without_window(self, generator=None):
+        """Go on with an environment that has no window; returns whether this one had."""
+        rebuild, self._rebuild = self._rebuild, None
+        if rebuild is None:
+            return False
+        generator = generator or self.generator_state()
+        self.close()
+        try:
+            self._hold(rebuild())
+        except Exception:  # the window was not the reason
+            return False
+        self.restore_generator(generator)
+        return True
 
 
 class _Filmed(Environment):
@@ -234,10 +318,10 @@ class _Filmed(Environment):
     """
 
     def __init__(self, env, env_id, path, unit_actions):
-        super().__init__(env, env_id, window=False, unit_actions=unit_actions)
-        metadata = self.unwrapped.metadata
-        fps = metadata.get("render_fps") or metadata.get("video.frames_per_second")  # gym 0.21
-        self._film = film.Film(path, fps or 30)
+        super().__init__(env, env_id, unit_actions=unit_actions)
+        fps = _metadata(env).get("render_fps")
+        sound = isinstance(fps, (int, float)) and 0 < fps < math.inf
+        self._film = film.Film(path, fps if sound else 30)
         self._filming = None  # None: not yet
         self._saved = False
 
@@ -254,7 +338,9 @@ class _Filmed(Environment):
             return
         try:
             self._film.add(self._draw())
-        except Exception as error:
+        except BaseException as error:
+            if _is_ours(error):
+                raise
             self._filming = False
             raise _cannot_be_drawn(self.env_id, error) from error
 
@@ -276,8 +362,6 @@ class _Filmed(Environment):
             self._saved = True
 
     def _draw(self):
-        if getattr(self._env, "render_mode", None) != "rgb_array":
-            return self._env.render(mode="rgb_array")  # before gym 0.26
         # gym 0.26 hands numbers of the environment to pygame, which does not take NumPy's
         # float32 for one (see Environment). Float64 actions would change the rewards, by
         # rounding; here the state need not change, so the film is of what is played unfilmed.
@@ -294,7 +378,8 @@ def make(env_id, render=False, record=None, unit_actions=False):
     """Make the environment that `--env` names.
 
     env_id: an id of gym or, where gym does not know it, of Gymnasium; `gymnasium:ID` asks
-        for Gymnasium's. `module:ID` first imports the module that registers it.
+        for Gymnasium's. `module:ID` first imports the module that registers it, which may
+        lie in the current folder.
     render: open a window; where there can be none, say so in one line and play without.
     record: str or Path of a .gif or .mp4 file for a film of the first episode: each
         render() takes a frame, close() finishes. Opens no window, whatever `render` says.
@@ -306,6 +391,7 @@ def make(env_id, render=False, record=None, unit_actions=False):
         film.check(record)
         # There are environments that open a window to draw anything at all.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # or ALSA complains, without a sound card
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "hide")
     # Or SDL draws through OpenGL, whose software drivers bring an LLVM of their own, which
     # gets mixed up with the one in TensorFlow: a segmentation fault.
@@ -317,14 +403,13 @@ def make(env_id, render=False, record=None, unit_actions=False):
             env, window = _with_pictures(build, env_id), False
         else:
             env, window = _with_window(build, env_id) if render else (build(), False)
-    except UserError:
-        raise
-    except Exception as error:
+    except BaseException as error:
+        if _is_ours(error):
+            raise
         raise UserError(_why_not_made(env_id, library.__name__, error)) from error
     if record is not None:
         return _Filmed(env, env_id, record, unit_actions)
-    rebuild = build if window else None
-    return Environment(env, env_id, rebuild, window=window, unit_actions=unit_actions)
+    return Environment(env, env_id, build if window else None, unit_actions)
 
 
 def _find(env_id):
@@ -336,18 +421,11 @@ def _find(env_id):
         try:
             library = _import_quietly(library_name)
         except Exception as error:  # not installed, or too old for this NumPy
-            failures.append(_one_line(error))
+            failures.append(one_line(error))
             continue
-        try:
-            if module:
-                importlib.import_module(module)
-        except Exception as error:
-            raise UserError(
-                f"--env {env_id}: cannot import {module} ({_one_line(error)}); start in the "
-                "folder that holds it, or pip install it."
-            ) from error
-        registry = library.envs.registration.registry
-        ids = list(registry if isinstance(registry, dict) else registry.env_specs)  # gym 0.21
+        if module:
+            _import_theirs(module, env_id)
+        ids = list(library.envs.registration.registry)
         if name == "Pendulum-v0" and name not in ids and "Pendulum-v1" in ids:
             print("Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.")
             return library, env_id.replace("Pendulum-v0", "Pendulum-v1")
@@ -358,7 +436,38 @@ def _find(env_id):
     if not known:
         raise UserError(f"--env {env_id}: {'; '.join(failures)}; pip install gymnasium.")
     near = difflib.get_close_matches(name, dict.fromkeys(known)) or ["Pendulum-v1"]
-    raise UserError(f"--env {env_id}: no such environment; try {' or '.join(near)}.")
+    prefix = f"{module}:" if module else ""
+    near = " or ".join(prefix + known_id for known_id in near)
+    raise UserError(f"--env {env_id}: no such environment; try {near}.")
+
+
+def _import_theirs(module, env_id):
+    """Import the module that registers `env_id`: an installed one, or one in the current folder."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)  # last: it hides nothing
+    try:
+        importlib.import_module(module)
+    except BaseException as error:
+        if _is_ours(error):
+            raise
+        reason = one_line(error)
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"--env {env_id}: cannot import {module} ({reason}), neither in {here} nor among "
+                "what is installed; start in the folder that holds it, or pip install it."
+            ) from error
+        package = module.partition(".")[0]
+        lines = [
+            (frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__", "").partition(".")[0] == package
+        ]
+        if isinstance(error, SyntaxError):
+            lines.append((error.filename, error.lineno))
+        place = "{}, line {}".format(*lines[-1]) if lines else module
+        step = _package_to_install(error) or "correct it"
+        raise UserError(f"--env {env_id}: {place}: cannot import it ({reason}); {step}.") from error
 
 
 def _import_quietly(name):
@@ -370,19 +479,12 @@ def _import_quietly(name):
 
 def _build(library, name, render_mode=None):
     """library.make(name) without its environment checker (slow, and fails on NumPy 2)."""
-    accepted = inspect.signature(library.make).parameters
-    options = {}
-    if "disable_env_checker" in accepted:
-        options["disable_env_checker"] = True
-        if render_mode:  # older versions take it in render()
-            options["render_mode"] = render_mode
+    options = {"render_mode": render_mode} if render_mode else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="gym")  # "out of date", Gymnasium's too
-        env = library.make(name, **options)
-        if "apply_api_compatibility" in accepted and not _reset_takes_seed(env):
-            # Written for the old API; gym 0.26 can limit its time only through this.
-            env = library.make(name, apply_api_compatibility=True, **options)
-    return env
+        env = library.make(name, disable_env_checker=True, **options)
+    # Written for the API before gym 0.26: gym's own wrappers do not know it any more.
+    return env if _reset_takes_seed(env) else env.unwrapped
 
 
 def _with_window(build, env_id):
@@ -400,8 +502,10 @@ def _with_window(build, env_id):
         env = build()  # if this fails too, the window was not the reason
         _say_window_failed(error)
         return env, False
-    if not {"human", "rgb_array", "rgb_array_list"}.intersection(_render_modes(env)):
+    modes = _metadata(env).get("render_modes") or ()
+    if not {"human", "rgb_array", "rgb_array_list"}.intersection(modes):
         print(f"{env_id} has nothing to show: playing on without a window.")
+        _close(env, env_id)
         return build(), False
     return env, True
 
@@ -411,23 +515,24 @@ def _with_pictures(build, env_id):
     try:
         env = build(render_mode="rgb_array")
     except Exception as error:
-        build()  # if this fails too, the pictures were not the reason
+        _close(build(), env_id)  # if this fails too, the pictures were not the reason
         raise _cannot_be_drawn(env_id, error) from error
-    if "rgb_array" not in _render_modes(env):
+    if "rgb_array" not in (_metadata(env).get("render_modes") or ()):
+        _close(env, env_id)
         raise UserError(f"--record: {env_id} has no pictures to film; leave out --record.")
     return env
 
 
-def _render_modes(env):
-    metadata = env.unwrapped.metadata
-    return metadata.get("render_modes", metadata.get("render.modes")) or ()  # gym 0.21: a dot
+def _metadata(env):
+    metadata = getattr(env.unwrapped, "metadata", None)
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _cannot_be_drawn(env_id, error):
     step = _package_to_install(error)
     if step:
         return UserError(f"--record: {env_id} needs a package to be drawn; {step}.")
-    reason = _one_line(error)
+    reason = one_line(error)
     return UserError(f"--record: {env_id} cannot be drawn ({reason}); leave out --record.")
 
 
@@ -440,8 +545,38 @@ def _check_that_it_shows():
         raise RuntimeError("SDL found no screen")
 
 
-def _say_window_failed(error):
-    print(f"The window failed ({_one_line(error)}): playing on without a window.")
+def _say_window_failed(error, end=""):
+    print(f"The window failed ({one_line(error)}): {end}playing on without a window.")
+
+
+@functools.cache
+def _say_once(line):
+    print(line)
+
+
+def _is_ours(error):
+    """Whether an error is no fault of the environment in whose code it struck."""
+    if isinstance(error, KeyboardInterrupt):  # where Ctrl-C raises it, as in a notebook
+        return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, (signals.Stopped, UserError))
+
+
+def _close(env, env_id):
+    try:
+        getattr(env, "close", bool)()
+    except BaseException as error:
+        if _is_ours(error):
+            raise
+        with contextlib.suppress(Exception):  # the output may be closed
+            print(f"--env {env_id}: its close() failed ({one_line(error)}).", flush=True)
+
+
+def _space(env, name):
+    """One of the environment's spaces, None if it cannot tell."""
+    try:
+        return getattr(env, name)
+    except Exception:
+        return None
 
 
 def _why_not_made(env_id, library_name, error):
@@ -450,15 +585,16 @@ def _why_not_made(env_id, library_name, error):
     if step:
         return f"--env {env_id} needs a package that is not installed; {step}."
     another = f"gymnasium:{env_id}" if library_name == "gym" else "Pendulum-v1"
-    reason = _one_line(error)
-    return f"--env {env_id}: {library_name} cannot make it ({reason}); try --env {another}."
+    own = ":" in env_id.removeprefix("gymnasium:")
+    step = "--verbose shows where" if own else f"try --env {another}."
+    return f"--env {env_id}: {library_name} cannot make it ({one_line(error)}); {step}"
 
 
 def _package_to_install(error):
     """The step that brings the package whose lack raised `error`; None: that is not it."""
     if not isinstance(error, ImportError) and type(error).__name__ != "DependencyNotInstalled":
         return None
-    reason = _one_line(error).lower()
+    reason = one_line(error).lower()
     steps = [step for package, step in _MISSING.items() if package in reason]
     if not steps and isinstance(error, ModuleNotFoundError) and error.name:
         steps = [f"pip install {error.name.partition('.')[0]}"]
@@ -466,7 +602,7 @@ def _package_to_install(error):
 
 
 def _reset_takes_seed(env):
-    """True for gym from 0.22 on and Gymnasium; before, there was env.seed."""
+    """True for the API of gym from 0.26 on and Gymnasium; before, there was env.seed."""
     parameters = inspect.signature(env.reset).parameters
     if "seed" in parameters:
         return True
@@ -474,59 +610,3 @@ def _reset_takes_seed(env):
         return False
     # A wrapper takes whatever the environment inside it takes.
     return _reset_takes_seed(env.env) if hasattr(env, "env") else not hasattr(env, "seed")
-
-
-def _vector_space(space, env_id):
-    """The float32 Box of the state; what flattens an observation, or None if it is a Box."""
-    spaces = _library_of(space)
-    try:
-        flat = None if spaces is None or _holds_image(space) else spaces.flatten_space(space)
-    except (NotImplementedError, TypeError, ValueError):
-        flat = None
-    if not hasattr(flat, "low"):  # a graph or a sequence flattens, but not to a Box
-        raise UserError(
-            f"--env {env_id}: its observations {_one_line(space)} are no vectors, which these "
-            "networks take; choose one with vectors, such as Pendulum-v1."
-        )
-    with np.errstate(over="ignore"):  # float64's largest number stands for infinity
-        low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
-    is_box = isinstance(space, spaces.Box)
-    flatten = None if is_box else functools.partial(spaces.flatten, space)
-    return spaces.Box(low, high, dtype=np.float32), flatten
-
-
-def _holds_image(space):
-    parts = getattr(space, "spaces", ())
-    parts = parts.values() if hasattr(parts, "values") else parts
-    if any(_holds_image(part) for part in parts):
-        return True
-    return getattr(space, "dtype", None) == np.uint8 and len(space.shape) >= 2
-
-
-def _symmetric_space(space, env_id):
-    """The Box of the agent's flat actions: half the width to either side of 0."""
-    actions = f"--env {env_id}: its actions {_one_line(space)}"
-    spaces = _library_of(space)
-    if spaces is None or not isinstance(space, spaces.Box) or space.dtype.kind != "f":
-        raise UserError(f"{actions} are not continuous; {_SUITABLE}.")
-    with np.errstate(over="ignore", invalid="ignore"):
-        half = (space.high.astype(np.float64) - space.low) / 2
-        half = half.astype(np.float32).ravel()
-    if not (half < 1e30).all():  # infinite, NaN, or the largest float, which means the same
-        raise UserError(f"{actions} have no bounds; {_SUITABLE}.")
-    if not (half > 0).all():
-        raise UserError(f"{actions} leave nothing to choose (low equals high); {_SUITABLE}.")
-    return spaces.Box(-half, half, dtype=np.float32)
-
-
-def _library_of(space):
-    """gym.spaces or gymnasium.spaces, whichever defines `space`; None if neither does."""
-    for library in (sys.modules.get("gym"), sys.modules.get("gymnasium")):
-        if library is not None and isinstance(space, library.Space):
-            return library.spaces
-    return None
-
-
-def _one_line(thing):
-    text = " ".join(str(thing).split())
-    return f"{type(thing).__name__}: {text}" if isinstance(thing, Exception) else text

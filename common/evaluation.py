@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.environment import make
+from common.errors import UserError
 from common.files import plain_env_id
 
 _BEST = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
@@ -15,41 +16,93 @@ _BEST = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
 TEST_STARTS = range(100)
 VALIDATION_STARTS = range(10_000, 11_000)
 
+SIDE_BY_SIDE = 8  # environments at most, for one call of the policy serves them all
+
 
 class Evaluation:
-    """One greedy episode from each of some start states, all played side by side.
+    """Greedy episodes from start states, in environments that stay open until close().
 
-    Side by side, because one call of the policy then serves them all.
+    As many as can be opened play side by side, up to SIDE_BY_SIDE; where not even one can,
+    because a simulator runs only once, the episodes are played one after the other in `shared`.
 
     Args:
         env_id: as for environment.make().
-        starts: seeds for env.reset().
         max_steps: steps after which an episode is cut.
         unit_actions: as for environment.make().
+        shared: the training's own Environment, between two of its episodes; its random numbers
+            go on afterwards as if it had not been lent. None: there is none.
     """
 
-    def __init__(self, env_id, starts, max_steps, unit_actions=False):
-        self.starts = starts
-        self.max_steps = max_steps
-        self.envs = [make(env_id, unit_actions=unit_actions) for _ in starts]
+    def __init__(self, env_id, max_steps, unit_actions=False, shared=None):
+        self.env_id, self.max_steps, self.unit_actions = env_id, max_steps, unit_actions
+        self.shared = shared
+        self._envs = []
+        self._wanted = SIDE_BY_SIDE  # fewer where no more can be opened
 
-    def returns(self, agent):
+    def returns(self, agent, starts):
         """The return, the plain sum of the rewards, of each episode: a list of float.
 
         agent: has greedy_actions(), from states (N, state_dim) to actions (N, action_dim).
+        starts: seeds for env.reset(), at least one.
+        Raises UserError if an environment fails, or none can be made.
         """
-        states = np.stack([env.reset(seed=seed) for env, seed in zip(self.envs, self.starts)])
-        returns = [0.0] * len(self.envs)
-        playing = list(range(len(self.envs)))
-        for _ in range(self.max_steps):
-            actions = agent.greedy_actions(states)  # of those that have ended too: one shape only
-            for i in playing[:]:
-                states[i], reward, done, info = self.envs[i].step(actions[i])
-                returns[i] += reward
-                if done or info["TimeLimit.truncated"]:
-                    playing.remove(i)
-            if not playing:
-                break
+        if self.shared is not None and not self.shared.started:
+            with self.shared.lent():
+                self.shared.reset(seed=starts[0])  # or it would be the one that cannot be opened
+        while len(self._envs) < min(self._wanted, len(starts)):
+            try:
+                self._envs.append(self._open(starts[0]))
+            except UserError:
+                if not self._envs and self.shared is None:
+                    raise
+                self._wanted = len(self._envs)
+                if not self._envs:
+                    print(f"{self.env_id} can be open only once: evaluated in the training's own.")
+        if self._envs:
+            return self._play(agent, starts, self._envs[: len(starts)])
+        with self.shared.lent():
+            return self._play(agent, starts, [self.shared])
+
+    def _open(self, seed):
+        env = make(self.env_id, unit_actions=self.unit_actions)
+        try:
+            env.reset(seed=seed)  # a simulator may be started only here
+        except UserError:
+            env.close()
+            raise
+        return env
+
+    def close(self):
+        """Close the environments that were opened for it."""
+        while self._envs:
+            self._envs.pop().close()
+
+    def _play(self, agent, starts, envs):
+        returns, waiting = [0.0] * len(starts), enumerate(starts)
+        # Always as many states, played or not: the policy is compiled for one shape.
+        states = np.zeros((SIDE_BY_SIDE, *envs[0].observation_space.shape), np.float32)
+
+        def episodes(env, state):
+            """Play while there are starts: yields where it needs the action for `state`."""
+            for number, seed in waiting:
+                state[:] = env.reset(seed=seed)
+                for _ in range(self.max_steps):
+                    action = yield
+                    state[:], reward, done, info = env.step(action)
+                    returns[number] += reward
+                    if done or info["TimeLimit.truncated"]:
+                        break
+
+        playing = {row: episodes(env, states[row]) for row, env in enumerate(envs)}
+        for player in playing.values():
+            next(player)
+        while playing:
+            actions = agent.greedy_actions(states)
+            for row in list(playing):
+                try:
+                    playing[row].send(actions[row])
+                except StopIteration:  # no more starts for this one
+                    del playing[row]
         return returns
 
 

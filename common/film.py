@@ -1,7 +1,10 @@
 """A film of one episode, as an animated GIF for a page or a slide, or as an MP4."""
 
+import contextlib
 import importlib.util
+import io
 import math
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -107,11 +110,15 @@ class Film:
         height, width, _ = self._shape
         margins = (0, height % 2), (0, width % 2), (0, 0)
         options = {"fps": self.fps, "codec": "libx264", "macro_block_size": 2}
-        with imageio.get_writer(file, ".mp4", mode="I", **options) as writer:
+        options["ffmpeg_log_level"] = "quiet"
+        film = io.BytesIO()
+        broken = contextlib.suppress(OSError)  # of many lines, and not raised by every failure
+        with broken, imageio.get_writer(film, ".mp4", mode="I", **options) as writer:
             for number in range(len(self._frames)):
                 writer.append_data(np.pad(self._frame(number), margins, mode="edge"))
-        if file.tell() == 0:
-            raise OSError("ffmpeg wrote nothing")
+        if b"moov" not in film.getvalue():  # the table of contents, which comes last
+            raise OSError(f"ffmpeg failed, perhaps {tempfile.gettempdir()} is full")
+        file.write(film.getvalue())
 
 
 def _with_one_palette(pictures):

@@ -247,7 +247,7 @@ def recorder(monkeypatch):
     """Stands in for imageio's writer: notes what it is given, writes `content`."""
 
     class Writer:
-        content = b"film"
+        content = b"film moov"
 
         def get_writer(self, file, format, mode, **options):
             self.file, self.format, self.options, self.frames = file, format, options, []
@@ -273,7 +273,7 @@ def recorder(monkeypatch):
 def test_mp4_is_full_size_and_full_rate(recorder, tmp_path):
     frames = list(moving_square(7, (501, 333, 3)))
     path = saved(tmp_path / "film.mp4", frames, fps=59.94)
-    assert path.read_bytes() == b"film" and recorder.options["fps"] == 59.94
+    assert path.read_bytes() == b"film moov" and recorder.options["fps"] == 59.94
     assert len(recorder.frames) == 7
     for ours, frame in zip(recorder.frames, frames):
         assert ours.shape == (502, 334, 3)  # h264 wants even sizes
@@ -282,11 +282,24 @@ def test_mp4_is_full_size_and_full_rate(recorder, tmp_path):
         np.testing.assert_array_equal(ours[:501, 333], frame[:, 332])
 
 
-def test_an_encoder_that_writes_nothing_leaves_the_old_film(recorder, tmp_path):
+@pytest.mark.parametrize("content", [b"", b"half a film"])
+def test_an_encoder_that_fails_leaves_the_old_film(content, recorder, tmp_path):
     path = saved(tmp_path / "film.mp4", moving_square(2))
+    recorder.content = content
+    assert "ffmpeg failed" in refusal(saved, path, moving_square(3))
+    assert path.read_bytes() == b"film moov" and os.listdir(tmp_path) == ["film.mp4"]
+
+
+def test_an_encoder_that_raises_leaves_the_old_film(recorder, tmp_path):
+    path = saved(tmp_path / "film.mp4", moving_square(2))
+
+    def append_data(frame):
+        raise OSError("Broken pipe\n\nFFMPEG COMMAND:\nffmpeg -y")
+
+    recorder.append_data = append_data
     recorder.content = b""
-    assert "ffmpeg" in refusal(saved, path, moving_square(3))
-    assert path.read_bytes() == b"film" and os.listdir(tmp_path) == ["film.mp4"]
+    assert "ffmpeg failed" in refusal(saved, path, moving_square(3))
+    assert path.read_bytes() == b"film moov"
 
 
 @pytest.mark.parametrize("shape", [(240, 320, 3), (101, 75, 3)])
