@@ -1,33 +1,41 @@
 """Many trainings: each a process of its own, finished ones kept, failed ones repeated once.
 
 A run lives in a folder, and the folder is named after all that determines it, so the same
-command finds what is finished, goes on with what was stopped, and starts what is new.
+command finds what is finished, goes on with what was stopped, and starts what is new. Who works
+in a folder holds its lock, so several comparisons may share the folders.
 """
 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import checkpoint
+from filelock import FileLock, Timeout
+
+from common import checkpoint, provenance, signals
 from common.errors import UserError
-from common.files import task_name, write_atomically
+from common.files import plain_env_id, task_name, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-ATTEMPTS = 2
 # These change nothing that is measured, but how long a run is; the seed has a folder of its own.
-_NO_PART = checkpoint.FREE - {"TRAIN_EPISODES", "TRAIN_STEPS"} | {"RANDOM_SEED"}
+NO_PART = checkpoint.FREE - {"TRAIN_EPISODES", "TRAIN_STEPS"} | {"RANDOM_SEED"}
 _STEP = re.compile(r"^Training .* \| Step: (\d+)/")
+# What a script says where another training, such as that of a killed comparison, goes on.
+_IN_USE = "is in use by another process"
+_AGAIN = 5.0  # seconds until it is asked again
+_PATIENCE = 30.0  # seconds that a run has for saving its state, when it is told to end
 
 
 class Refused(UserError):
@@ -45,6 +53,7 @@ class Run:
         preset: name.
         constants: dict, those that it will have.
         label: of the setting, for people.
+        provenance: of the script, see there.
     """
 
     script: str
@@ -53,32 +62,59 @@ class Run:
     preset: str
     constants: dict
     label: str
+    provenance: dict
 
     @property
     def setting(self):
-        """What all runs share that differ only in their seed: part of a folder's name."""
-        parts = {k: v for k, v in sorted(self.constants.items()) if k not in _NO_PART}
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
-        task = task_name(self.constants["ENV_ID"], self.preset)
-        return f"{self.constants['ALG_NAME'].lower()}_{task}_{digest}"
+        """What all runs share that differ only in their seed and code: begins a folder's name."""
+        task = task_name(self.constants["ENV_ID"], self.preset)[:100]
+        return f"{self.constants['ALG_NAME'].lower()}_{task}_{_digest(parts(self.constants))}"
 
     @property
     def steps(self):
         return self.constants["TRAIN_STEPS"]
 
     def folder(self, runs_dir):
-        return Path(runs_dir) / self.setting / f"seed{self.seed}"
+        code = _digest(self.provenance)
+        return Path(runs_dir).absolute() / f"{self.setting}_{code}" / f"seed{self.seed}"
 
     def __str__(self):
         return f"{self.label}, seed {self.seed}"
 
 
+def parts(constants):
+    """Those of the constants that a result depends on."""
+    return {name: value for name, value in constants.items() if name not in NO_PART}
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def result(run, runs_dir):
-    """What a finished run has measured, or None: see `execute()`."""
+    """What a finished run has measured, see `execute()`, or None if it has not finished.
+
+    Raises:
+        UserError: there is a file, but not one that keep() has written.
+    """
+    path = run.folder(runs_dir) / "result.json"
     try:
-        return json.loads((run.folder(runs_dir) / "result.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        steps, returns = zip(*measured["evaluations"])
+        numbers = [*steps, *(x for found in returns for x in found), *measured["test_returns"],
+                   measured["seconds"]]
+        whole = all(returns) and measured["test_returns"] and list(steps) == sorted({*steps})
+        if not (whole and steps[-1] > 0 and all(map(math.isfinite, numbers))):
+            raise ValueError("numbers are missing")
+        if parts(measured["constants"]) != parts(run.constants):
+            raise ValueError("it is of other constants")
+        return measured
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    # Another program's file can fail in many ways.
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged or not a result ({why:.80})") from error
 
 
 def keep(run, runs_dir, measured):
@@ -87,46 +123,149 @@ def keep(run, runs_dir, measured):
     write_atomically(path, lambda file: file.write(json.dumps(measured).encode()))
 
 
-def execute(run, folder, threads, progress=lambda steps: None, stop=None):
+def of_other_code(runs, runs_dir):
+    """How many of the runs have finished with other code or packages."""
+    return sum(
+        any(path.parent != run.folder(runs_dir) for path in
+            Path(runs_dir).absolute().glob(f"{run.setting}*/seed{run.seed}/result.json"))
+        for run in runs
+    )
+
+
+def execute_all(runs, runs_dir, pool):
+    """Execute runs; yields (run, what happened, value) as it happens, in the main thread.
+
+    ("steps", steps done), ("retry", why), ("failed", why), ("result", result) and, with None for
+    the run, ("held", how many): only runs are left that other comparisons are working on, and
+    whose results, or else whose turn, is waited for.
+
+    Args:
+        runs: list of Run.
+        runs_dir: str or Path.
+        pool: Local or OnRay; it is closed at the end.
+    """
+    waiting, going, again, not_before, told = list(runs), {}, set(), {}, False
+    try:
+        while waiting or going:
+            signals.check()
+            free = pool.size - len(going)
+            for run in list(waiting) if free > 0 else ():
+                if free <= 0 or time.monotonic() < not_before.get(run, 0):
+                    continue
+                try:
+                    lock = _lock(run.folder(runs_dir))
+                except (OSError, NotImplementedError) as error:
+                    waiting.remove(run)
+                    yield run, "failed", f"its folder cannot be used: {error}"
+                    continue
+                if lock is None:
+                    continue
+                waiting.remove(run)
+                measured = None
+                with contextlib.suppress(UserError):
+                    measured = result(run, runs_dir)
+                if measured:  # another comparison's
+                    lock.release()
+                    yield run, "result", measured
+                    continue
+                free, going[run] = free - 1, lock
+                pool.start(run, run.folder(runs_dir))
+            if waiting and free > 0 and not told:
+                told = True
+                yield None, "held", len(waiting)
+            event = pool.wait(0.2)
+            if event is None:
+                continue
+            run, what, value = event
+            if what == "result":
+                try:
+                    keep(run, runs_dir, value)
+                    for state in run.folder(runs_dir).glob("model/*/training*.npz"):
+                        state.unlink()  # large, and of no more use
+                except (OSError, UserError) as error:
+                    what, value = "failed", str(error)
+            elif what == "failed":
+                refused = isinstance(value, Refused)
+                value = " ".join(str(value).split())[:1000] or type(value).__name__
+                if refused and _IN_USE in value:
+                    what, not_before[run] = "held", time.monotonic() + _AGAIN
+                    waiting.append(run)
+                elif not refused and run not in again:
+                    what = "retry"
+                    again.add(run)
+                    pool.start(run, run.folder(runs_dir))
+            if what in ("result", "failed", "held"):
+                going.pop(run).release()
+            if what != "held":
+                yield run, what, value
+    finally:  # all is done, or Ctrl-C
+        pool.close()
+        for lock in going.values():
+            lock.release()
+
+
+def _lock(folder):
+    """The lock of a run's folder, taken, or None if another comparison has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def execute(run, folder, threads, progress=lambda steps: None, children=None):
     """Train in a process of its own, going on with the state in `folder` if there is one.
 
     Args:
         run: Run.
-        folder: Path for weights, curve, training state and what the run printed (log.txt).
+        folder: absolute Path for weights, curve, training state and what it printed (log.txt).
         threads: how many TensorFlow may compute with.
         progress: called with the number of steps done.
-        stop: Stop that ends the process early.
+        children: Children that the process belongs to.
 
     Returns:
         dict: constants, evaluations, test_returns, episode_reward, steps, seconds.
 
     Raises:
-        Refused: it ended without finishing, and said why.
+        Refused: it ended without finishing, and said why, or its code has changed meanwhile.
         UserError: it was killed, or crashed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     algorithm, env_id = run.constants["ALG_NAME"], run.constants["ENV_ID"]
     state = checkpoint.path(folder / "model", algorithm, env_id, run.preset)
-    line = [sys.executable, run.script, "--train", "--seed", str(run.seed), *run.flags]
+    line = [sys.executable, str(ROOT / run.script), "--train", "--seed", str(run.seed), *run.flags]
     line += ["--model-dir", str(folder / "model"), "--image-dir", str(folder / "image")]
     if checkpoint.progress_in(state) is not None:
         line.append("--resume")
-    variables = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    if ":" in plain_env_id(env_id):  # its module may be in the folder where one stands
+        path = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         variables[name] = str(threads)
     variables["TF_NUM_INTEROP_THREADS"] = "1"
-    said = ""
+    said, changed = "", None
     with open(folder / "log.txt", "a", encoding="utf-8") as log, subprocess.Popen(
-        line, cwd=ROOT, env=variables, text=True, encoding="utf-8", errors="replace",
+        line, env=variables, text=True, encoding="utf-8", errors="replace",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C reaches this program alone, which ends its runs itself
-    ) as process, (stop.ending(process) if stop else contextlib.nullcontext()):
+    ) as process, (children.having(process) if children else contextlib.nullcontext()):
         for text in process.stdout:
             log.write(text)
             said = text.strip() or said
             step = _STEP.match(text)
             if step:
+                if changed is None:  # all modules have been imported: were they the right ones?
+                    here = provenance.provenance(ROOT / run.script, env_id)
+                    changed = provenance.changed(run.provenance, here)
+                    if changed:
+                        process.terminate()
                 progress(int(step[1]))
+    if changed:
+        state.unlink(missing_ok=True)  # or it would be resumed as if it were the other code's
+        raise Refused(f"{changed} changed after the comparison began: give the command again")
     done = checkpoint.progress_in(state)
     if not (done and done["finished"]):
         if said.startswith(f"{run.script}: "):
@@ -140,31 +279,34 @@ def execute(run, folder, threads, progress=lambda steps: None, stop=None):
     return measured
 
 
-class Stop:
-    """Ends all running processes; new ones are ended as soon as they start."""
+class Children:
+    """The processes that run; once told to, they end, also those that are just being started."""
 
     def __init__(self):
-        self.asked = False
-        self._processes = set()
-        self._lock = threading.Lock()
-
-    def now(self):
-        with self._lock:
-            self.asked = True
-            for process in self._processes:
-                process.terminate()
+        self._processes, self._ending = set(), False
 
     @contextlib.contextmanager
-    def ending(self, process):
-        with self._lock:
-            self._processes.add(process)
-            if self.asked:
-                process.terminate()
+    def having(self, process):
+        self._processes.add(process)
+        if self._ending:
+            process.terminate()
         try:
             yield
         finally:
-            with self._lock:
-                self._processes.discard(process)
+            self._processes.discard(process)
+
+    def end(self):
+        """Tell them to end, which saves their state, and see to it that they do."""
+        self._ending = True
+        for process in list(self._processes):
+            process.terminate()
+        deadline = time.monotonic() + _PATIENCE
+        for process in list(self._processes):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, deadline - time.monotonic()))
+            process.kill()
+            with contextlib.suppress(AttributeError, OSError):  # and what it had started, if any
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 class Local:
@@ -175,50 +317,35 @@ class Local:
     """
 
     def __init__(self, workers):
-        self.workers = workers
-        self.threads = max(1, (os.cpu_count() or 1) // workers)
-        self.stop = Stop()
+        self.size = workers
+        self._threads = max(1, (os.cpu_count() or 1) // workers)
+        self._children, self._events = Children(), queue.SimpleQueue()
+        self._pool = ThreadPoolExecutor(workers)
 
-    def all(self, runs, runs_dir):
-        """Execute runs; yields (run, what happened, value) as it happens.
+    def start(self, run, folder):
+        self._pool.submit(self._work, run, folder)
 
-        ("steps", steps done), ("retry", why), ("failed", why), ("result", result).
-        """
-        happened = queue.Queue()
+    def _work(self, run, folder):
+        def progress(steps):
+            self._events.put((run, "steps", steps))
 
-        def work(run, attempt=1):
-            folder = run.folder(runs_dir)
-            progress = lambda steps: happened.put((run, "steps", steps))  # noqa: E731
-            try:
-                measured = execute(run, folder, self.threads, progress, self.stop)
-                for state in folder.glob("model/*/training*.npz"):
-                    state.unlink()  # large, and of no more use
-                return "result", measured
-            except Refused as error:
-                return "failed", str(error)
-            except Exception as error:
-                why = " ".join(str(error).split()) or type(error).__name__
-            if self.stop.asked or attempt == ATTEMPTS:
-                return "failed", why
-            happened.put((run, "retry", why))
-            return work(run, attempt + 1)
+        try:
+            measured = execute(run, folder, self._threads, progress, self._children)
+            self._events.put((run, "result", measured))
+        except Exception as error:
+            self._events.put((run, "failed", error))
 
-        with ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(work, run) for run in runs]
-            for run, future in zip(runs, futures):
-                future.add_done_callback(
-                    lambda f, r=run: f.cancelled() or happened.put((r, *f.result()))
-                )
-            left = len(runs)
-            try:
-                while left:
-                    run, what, value = happened.get()
-                    left -= what in ("result", "failed")
-                    yield run, what, value
-            finally:  # Ctrl-C, or all is done
-                for future in futures:
-                    future.cancel()
-                self.stop.now()
+    def wait(self, seconds):
+        """The next that happens, (run, "steps", "result" or "failed", value), or None."""
+        try:
+            return self._events.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def close(self):
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._children.end()
+        self._pool.shutdown()
 
 
 class OnRay:
@@ -237,7 +364,7 @@ class OnRay:
                 "--ray needs a package that is not installed: "
                 "pip install -r requirements-cluster.txt"
             ) from error
-        self.ray = ray
+        self.ray, self._going = ray, {}
         leave_out = [".git", ".venv", "runs", "image", "model", "docs", "tests"]
         environment = {"working_dir": str(ROOT), "excludes": [f"/{name}" for name in leave_out]}
         try:
@@ -247,33 +374,37 @@ class OnRay:
                 f"--ray {address}: no cluster answers there; start it with ray start --head"
             ) from error
 
-    def all(self, runs, runs_dir):
-        """As Local.all(), without the steps in between."""
+    @property
+    def size(self):
+        """Runs at a time; some more than there are cores, so that none has to wait for work."""
+        return 2 * max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+
+    def start(self, run, folder):
         # max_retries: how often Ray repeats a run whose node or process is gone.
-        remote = self.ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_execute_anywhere)
-        waiting = {remote.remote(run): (run, 1) for run in runs}
+        remote = self.ray.remote(num_cpus=1, max_retries=2)(_execute_anywhere)
+        self._going[remote.remote(run)] = run, folder
+
+    def wait(self, seconds):
+        """As Local.wait(), without the steps in between."""
+        if not self._going:
+            time.sleep(seconds)
+            return None
+        ready, _ = self.ray.wait(list(self._going), num_returns=1, timeout=seconds)
+        if not ready:
+            return None
+        run, folder = self._going.pop(ready[0])
         try:
-            while waiting:
-                ready, _ = self.ray.wait(list(waiting), num_returns=1)
-                run, attempt = waiting.pop(ready[0])
-                try:
-                    measured, files = self.ray.get(ready[0])
-                except Exception as error:
-                    why = " ".join(str(getattr(error, "cause", None) or error).split())[:300]
-                    if attempt < ATTEMPTS and not isinstance(error, Refused):
-                        waiting[remote.remote(run)] = run, attempt + 1
-                        yield run, "retry", why
-                    else:
-                        yield run, "failed", why
-                    continue
-                for name, content in files.items():
-                    path = run.folder(runs_dir) / name
-                    write_atomically(path, lambda file, content=content: file.write(content))
-                yield run, "result", measured
-        finally:
-            for reference in waiting:
-                self.ray.cancel(reference, force=True)
-            self.ray.shutdown()
+            measured, files = self.ray.get(ready[0])
+            for name, content in files.items():
+                write_atomically(folder / name, lambda file, content=content: file.write(content))
+        except Exception as error:
+            return run, "failed", getattr(error, "cause", None) or error
+        return run, "result", measured
+
+    def close(self):
+        for reference in self._going:
+            self.ray.cancel(reference, force=True)
+        self.ray.shutdown()
 
 
 def _execute_anywhere(run):
