@@ -31,18 +31,16 @@ MOST_SEEDS, MOST_WORKERS = 10_000, 1000
 USUAL = {"--env": "Pendulum-v1", "--preset": "chapter", "--steps": "20000",
          "--evaluate-every": "1000", "--evaluation-episodes": "20"}
 # What the scripts take and a comparison does not -> why.
-_BY_ITSELF = "compare.py does so by itself: leave it out"
-_OF_ONE = "shows one agent, not a comparison: give it to {} with {}"
+_BY_ITSELF = "compare.py does so by itself, leave it out"
+_OF_ONE = "it shows one agent, give it to a script with "
 NOT_HERE = {
-    "--episodes": "comparisons count steps: use --steps",
-    "--seed": "comparisons take several: use --seeds, such as --seeds 0-9",
+    "--episodes": "comparisons count steps, use --steps",
+    "--seed": "comparisons take several, use --seeds such as 0-9",
     "--model-dir": "each run has a folder of its own in --runs-dir",
     "--train": _BY_ITSELF, "--test": _BY_ITSELF, "--resume": _BY_ITSELF,
-    "--record": _OF_ONE.format("a script", "--test"),
-    "--explain": _OF_ONE.format("a script", "--test"),
-    "--render": _OF_ONE.format("a script", "--train"),
-    "--tensorboard": _OF_ONE.format("a script", "--train"),
-    "--eager": "runs of a comparison are compiled",
+    "--record": _OF_ONE + "--test", "--explain": _OF_ONE + "--test",
+    "--tensorboard": _OF_ONE + "--train",
+    "--eager": "runs of a comparison are compiled, leave it out",
     "--verbose": "what a run prints is in log.txt of its folder in --runs-dir",
 }
 
@@ -64,8 +62,8 @@ def parse(argv):
     parser.add_argument("--workers", default=os.cpu_count() or 1, metavar="N",
                         help="runs at a time (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
-                        help="run on the Ray cluster there (default: one on this machine); the module "
-                        "of an --env module:ID must be installed on each node")
+                        help="run on the Ray cluster there (default: one on this machine); "
+                        "the module of an --env module:ID must be installed on each node")
     parser.add_argument("--name", help="of the results (default: the environment and what varies)")
     parser.add_argument("--runs-dir", default="runs/compare", metavar="DIR",
                         help="folder of the runs (default: runs/compare)")
@@ -104,9 +102,11 @@ def parse(argv):
     if not seeds:
         parser.error("--seeds has no seed in it: a range goes upwards, such as 0-9")
     args.seeds = list(dict.fromkeys(seeds))
-    # Part of a file's name, on Linux, macOS and Windows.
-    if args.name is not None and not re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]{1,60}', args.name):
-        parser.error(f"--name must be a name for files, up to 60 letters, got {args.name!r:.40}")
+    name = args.name  # in a file's name, on Linux, macOS and Windows
+    if name is not None and (
+        not re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]+', name) or len(os.fsencode(name)) > 200
+    ):
+        parser.error(f"--name must be a name for files, not a path and not long, got {name!r:.40}")
     return args, rest
 
 
@@ -126,7 +126,7 @@ def settings_of(args, given):
     scripts = {name: Script(runs.ROOT / f"{name}.py") for name in args.algorithms}
     for flag, values in given.items():
         if flag in NOT_HERE:
-            raise UserError(f"{flag} is not for comparisons: {NOT_HERE[flag]}")
+            raise UserError(f"{flag}: {NOT_HERE[flag]}")
         takes_value = {script.flags[flag] for script in scripts.values() if flag in script.flags}
         takes_value |= {True} if flag == "--preset" else set()
         if not takes_value:
@@ -215,8 +215,8 @@ def train(todo, pool, runs_dir, finished, total):
                 advance(run, run.steps)
                 done = f"{len(finished)} of {total}"
                 bar.set_postfix_str(f"{done} runs")
-                returns = value["test_returns"]
-                say(f"{run}: {sum(returns) / len(returns):.1f} in {value['seconds']:.0f} s ({done})")
+                mean = sum(value["test_returns"]) / len(value["test_returns"])
+                say(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
     return failed
 
 
@@ -234,15 +234,15 @@ def command(args, given):
 def report(settings, finished, args, given):
     """Draw the picture, write and print the tables, of all that is finished.
 
-    finished: dict from run to result.
+    finished: dict from run to result, in the runs' order.
     """
     from common import comparison  # late: SciPy takes a while, and --help need not wait
     from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
 
-    in_order = sorted(finished, key=lambda run: args.seeds.index(run.seed))
-    measured = {label: [finished[run] for run in in_order if run.label == label]
-                for label in settings}
-    measured = {label: results for label, results in measured.items() if results}
+    measured = {}
+    for run, result in finished.items():
+        measured.setdefault(run.label, []).append(result)
+    measured = {label: measured[label] for label in settings if label in measured}
     if not measured:
         raise UserError("no run has finished: there is nothing to compare yet")
     constants = [constants for *_, constants in settings.values()]
@@ -318,11 +318,8 @@ def main(argv):
         finally:
             stopped = signals.release()
             if stopped:
-                print(f"compare.py: stopped; what is finished is in {args.runs_dir}: the same "
-                      "command goes on", file=sys.stderr)
-        if stopped:
-            raise stopped
-    report(settings, finished, args, given)
+                raise stopped
+    report(settings, {run: finished[run] for run in everything if run in finished}, args, given)
     for line in failed:
         print(f"compare.py: {line}; the same command tries again", file=sys.stderr)
     return int(bool(failed) or refused)
@@ -341,10 +338,13 @@ def run_as_script():
             stream.reconfigure(errors="backslashreplace")
         try:
             status = main(sys.argv[1:])
+        except signals.Stopped as stopped:
+            status = stopped.code
+            _complain("stopped; what is finished is kept: the same command goes on")
         finally:
             sys.stdout.flush()
     except UserError as error:
-        _complain(f"{' '.join(str(error).split())}")
+        _complain(" ".join(str(error).split()))
     except OSError as error:
         # Whoever reads the output has gone, or its disk is full.
         if not isinstance(error, BrokenPipeError):

@@ -199,6 +199,7 @@ def execute_all(runs, runs_dir, pool):
             if what != "held":
                 yield run, what, value
     finally:  # all is done, or Ctrl-C
+        signals.hold_to_the_end()  # which close() sees to
         pool.close()
         for lock in going.values():
             lock.release()
