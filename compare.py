@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common import runs, signals
+from common import pools, runs, signals
 from common.arguments import Parser, Script
 from common.errors import UserError
 from common.files import task_name, write_atomically
@@ -187,7 +187,7 @@ def train(todo, pool, runs_dir, finished, total):
     finished: dict from run to result, to which theirs are added.
     """
     steps, failed = {}, []
-    with contextlib.closing(runs.execute_all(todo, runs_dir, pool)) as events, tqdm(
+    with contextlib.closing(pools.execute_all(todo, runs_dir, pool)) as events, tqdm(
         total=sum(run.steps for run in todo), unit=" steps", unit_scale=True, disable=None,
         file=sys.stdout, dynamic_ncols=True,
     ) as bar:
@@ -310,7 +310,7 @@ def main(argv):
         if stale:
             print(f"{stale} of the others have finished with other code or packages; these results "
                   f"stay in {args.runs_dir} and are not used.", flush=True)
-        pool = runs.Local(args.workers) if args.ray is None else runs.OnRay(args.ray or None)
+        pool = pools.Local(args.workers) if args.ray is None else pools.OnRay(args.ray or None)
         signals.install()  # Ray has its own way with them
         signals.hold()  # or a run could be started, and nobody would end it
         try:
@@ -348,8 +348,8 @@ def run_as_script():
     except OSError as error:
         # Whoever reads the output has gone, or its disk is full.
         if not isinstance(error, BrokenPipeError):
-            what = error.filename or "the output"
-            _complain(f"{what} cannot be written ({error.strerror}); what is finished is kept")
+            where = error.filename or "the output cannot be written"
+            _complain(f"{where} ({error.strerror}); what is finished is kept")
         _put_aside(sys.stdout)
     sys.exit(status)
 

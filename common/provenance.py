@@ -58,7 +58,7 @@ def _environment(module):
     """The sources of a module that registers an environment, as _sources() gives them."""
     here, spec = Path.cwd(), None
     with contextlib.suppress(ImportError, ValueError):
-        spec = PathFinder.find_spec(module, [str(here)]) or importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module) or PathFinder.find_spec(module, [str(here)])
     if spec is None:
         return {}
     folders = [Path(folder).resolve() for folder in spec.submodule_search_locations or ()]

@@ -18,7 +18,7 @@ from filelock import FileLock
 from test_scripts import ROOT, environment
 
 import compare
-from common import comparison, runs
+from common import comparison, pools, runs
 from common.errors import UserError
 
 TINY = ["--steps", "240", "--max-steps", "60", "--evaluate-every", "120", "--batch-size", "16",
@@ -358,7 +358,7 @@ def test_kill_9_and_the_same_command_again(compared, tmp_path):
 
 
 def test_what_other_code_has_given_is_not_used(compared, tmp_path):
-    for name in ("compare.py", "td3.py", "common"):
+    for name in ("compare.py", "td3.py", "common", "benchmarks"):
         path = ROOT / name
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / name)
 
@@ -484,7 +484,7 @@ def test_a_damaged_result_is_made_anew(tmp_path, monkeypatch, capsys):
     path = a_run().folder(tmp_path / "runs") / "result.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\xff")
-    monkeypatch.setattr(runs, "Local", lambda workers: FakePool({}))
+    monkeypatch.setattr(pools, "Local", lambda workers: FakePool({}))
     status = compare.main([*map(str, command(tmp_path)[2:]), "--algorithms", "td3", "--seeds", "0",
                            *TINY])
     out, err = capsys.readouterr()
@@ -496,7 +496,7 @@ def test_a_damaged_result_is_made_anew(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("flag", ["--runs-dir", "--image-dir"])
 def test_a_folder_that_is_a_file(flag, tmp_path, monkeypatch):
     (tmp_path / "FILE").write_text("kept")
-    monkeypatch.setattr(runs, "Local", None)  # nothing is started
+    monkeypatch.setattr(pools, "Local", None)  # nothing is started
     for path in (tmp_path / "FILE", tmp_path / "FILE" / "below"):
         with pytest.raises(UserError, match=f"^{flag} .*FILE.*: cannot be written "):
             compare.main([*command(tmp_path)[2:], flag, str(path), "--seeds", "0", *TINY])
@@ -568,17 +568,17 @@ def test_only_what_no_script_has_refused_is_tried_once_more(tmp_path):
         found[-1].seed = seed
     pool = FakePool({0: [runs.Refused("td3.py: no"), None], 1: [UserError("killed"), OSError()],
                      2: [UserError("killed"), good_result()]})
-    events = [(run and run.seed, what) for run, what, _ in runs.execute_all(found, tmp_path, pool)]
+    events = [(run and run.seed, what) for run, what, _ in pools.execute_all(found, tmp_path, pool)]
     assert sorted(events) == [(0, "failed"), (1, "failed"), (1, "retry"), (2, "result"),
                               (2, "retry")]
     assert pool.closed and len(list(tmp_path.glob("*/*/result.json"))) == 1
 
 
 def test_a_run_that_a_killed_comparison_has_left_going_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_AGAIN", 0.1)
-    in_use = runs.Refused("td3.py: model/TD3_Pendulum-v1 is in use by another process (7): wait")
+    monkeypatch.setattr(pools, "_AGAIN", 0.1)
+    in_use = runs.Refused("td3.py: model/TD3_Pendulum-v1 is in use by process 7 on a: wait")
     pool = FakePool({0: [in_use, in_use, in_use, good_result()]})
-    events = [what for _, what, _ in runs.execute_all([a_run()], tmp_path, pool)]
+    events = [what for _, what, _ in pools.execute_all([a_run()], tmp_path, pool)]
     assert events == ["held", "result"]
     assert len(pool.started) == 4
 
@@ -589,7 +589,7 @@ def test_a_run_of_another_comparison_is_waited_for(tmp_path, finished):
     here.folder(tmp_path).mkdir(parents=True)
     lock = FileLock(here.folder(tmp_path) / "run.lock")
     lock.acquire()
-    events = runs.execute_all([here], tmp_path, pool)
+    events = pools.execute_all([here], tmp_path, pool)
     assert next(events) == (None, "held", 1)
     if finished:
         runs.keep(here, tmp_path, good_result())
@@ -602,7 +602,7 @@ def test_a_run_whose_folder_cannot_be_made_fails_alone(tmp_path):
     here = a_run()
     here.folder(tmp_path).parent.mkdir()
     here.folder(tmp_path).write_text("a file")
-    ((_, what, why),) = runs.execute_all([here], tmp_path, FakePool({}))
+    ((_, what, why),) = pools.execute_all([here], tmp_path, FakePool({}))
     assert what == "failed" and "seed0" in why
 
 
@@ -619,7 +619,7 @@ def test_code_that_changes_before_a_run_starts(tmp_path):
 def test_ray_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install -r requirements-cluster\.txt"):
-        runs.OnRay()
+        pools.OnRay()
 
 
 CLUSTER = """
