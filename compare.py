@@ -59,7 +59,7 @@ def parse(argv):
                         choices=ALGORITHMS, help="of ddpg, td3, sac (default: all)")
     parser.add_argument("--seeds", nargs="+", default=["0-9"], metavar="N",
                         help="such as 0-9 or 1 2 5 (default: 0-9)")
-    parser.add_argument("--workers", default=os.cpu_count() or 1, metavar="N",
+    parser.add_argument("--workers", default=min(os.cpu_count() or 1, MOST_WORKERS), metavar="N",
                         help="runs at a time (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
                         help="run on the Ray cluster there (default: one on this machine); "
@@ -94,13 +94,13 @@ def parse(argv):
         if not found:
             parser.error(f"--seeds must be whole numbers or ranges such as 0-9, got {word!r:.40}")
         first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            parser.error(f"--seeds {word} has no seed in it: a range goes upwards, such as 0-9")
         if last > 2**32 - 1:
             parser.error(f"--seeds must be in [0, {2**32 - 1}], got {last}")
         if len(seeds) + last - first >= MOST_SEEDS:
             parser.error(f"--seeds has more than {MOST_SEEDS} seeds in it: give fewer")
         seeds += range(first, last + 1)
-    if not seeds:
-        parser.error("--seeds has no seed in it: a range goes upwards, such as 0-9")
     args.seeds = list(dict.fromkeys(seeds))
     name = args.name  # in a file's name, on Linux, macOS and Windows
     if name is not None and (

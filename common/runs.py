@@ -90,8 +90,9 @@ def result(run, runs_dir):
         steps, returns = zip(*measured["evaluations"])
         numbers = [*steps, *(x for found in returns for x in found), *measured["test_returns"],
                    measured["seconds"]]
-        whole = all(returns) and measured["test_returns"] and list(steps) == sorted({*steps})
-        if not (whole and steps[-1] > 0 and all(map(math.isfinite, numbers))):
+        whole = all(returns) and len({*map(len, returns)}) == 1 and measured["test_returns"]
+        whole = whole and list(steps) == sorted({*steps}) and steps[-1] >= run.steps
+        if not (whole and all(map(math.isfinite, numbers))):
             raise ValueError("numbers are missing")
         if parts(measured["constants"]) != parts(run.constants):
             raise ValueError("it is of other constants")

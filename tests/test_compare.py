@@ -112,7 +112,8 @@ def test_mistakes_are_named(line):
     [
         ("--algorithms ppo", "ppo"),
         ("--seeds a", "--seeds must be"),
-        ("--seeds 5-2", "--seeds has no seed in it"),
+        ("--seeds 5-2", "--seeds 5-2 has no seed in it"),
+        ("--seeds 7 5-2", "--seeds 5-2 has no seed in it"),
         ("--workers 0", "--workers must be in [1, 1000], got 0"),
         ("--workers 1e9", "--workers must be a whole number, got '1e9'"),
         ("--workers 1000000000", "--workers must be in [1, 1000]"),
@@ -451,6 +452,8 @@ DAMAGE = {
     "texts in an evaluation": {"evaluations": [[0, ["a"]], [240, ["b"]]]},
     "evaluations backwards": {"evaluations": [[240, [-1.0]], [0, [-1.0]]]},
     "only the first evaluation": {"evaluations": [[0, [-1.0]]]},
+    "fewer steps": {"evaluations": [[0, [-1.0]], [120, [-1.0]]]},
+    "evaluations of several sizes": {"evaluations": [[0, [-1.0]], [240, [-1.0, 2.0]]]},
     "a number for evaluations": {"evaluations": 7},
 }
 
