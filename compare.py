@@ -12,21 +12,37 @@ import argparse
 import contextlib
 import itertools
 import os
-import signal
+import re
 import sys
+import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
 
-from common import runs
+from common import pools, runs, signals
 from common.arguments import Parser, Script
 from common.errors import UserError
 from common.files import task_name, write_atomically
+from common.provenance import provenance
 
 ALGORITHMS = ["ddpg", "td3", "sac"]
+MOST_SEEDS, MOST_WORKERS = 10_000, 1000
 # Of every run, unless the command says otherwise.
 USUAL = {"--env": "Pendulum-v1", "--preset": "chapter", "--steps": "20000",
          "--evaluate-every": "1000", "--evaluation-episodes": "20"}
+# What the scripts take and a comparison does not -> why.
+_BY_ITSELF = "compare.py does so by itself, leave it out"
+_OF_ONE = "it shows one agent, give it to a script with "
+NOT_HERE = {
+    "--episodes": "comparisons count steps, use --steps",
+    "--seed": "comparisons take several, use --seeds such as 0-9",
+    "--model-dir": "each run has a folder of its own in --runs-dir",
+    "--train": _BY_ITSELF, "--test": _BY_ITSELF, "--resume": _BY_ITSELF,
+    "--record": _OF_ONE + "--test", "--explain": _OF_ONE + "--test",
+    "--tensorboard": _OF_ONE + "--train",
+    "--eager": "runs of a comparison are compiled, leave it out",
+    "--verbose": "what a run prints is in log.txt of its folder in --runs-dir",
+}
 
 
 def parse(argv):
@@ -43,10 +59,11 @@ def parse(argv):
                         choices=ALGORITHMS, help="of ddpg, td3, sac (default: all)")
     parser.add_argument("--seeds", nargs="+", default=["0-9"], metavar="N",
                         help="such as 0-9 or 1 2 5 (default: 0-9)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+    parser.add_argument("--workers", default=min(os.cpu_count() or 1, MOST_WORKERS), metavar="N",
                         help="runs at a time (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
-                        help="run on the Ray cluster there (default: one on this machine)")
+                        help="run on the Ray cluster there (default: one on this machine); "
+                        "the module of an --env module:ID must be installed on each node")
     parser.add_argument("--name", help="of the results (default: the environment and what varies)")
     parser.add_argument("--runs-dir", default="runs/compare", metavar="DIR",
                         help="folder of the runs (default: runs/compare)")
@@ -65,17 +82,31 @@ def parse(argv):
         else:
             where.append(word)
     args = parser.parse_args(known)
-    if args.workers < 1:
-        parser.error(f"--workers must be in [1, inf), got {args.workers}")
+    try:
+        args.workers = int(args.workers)
+    except ValueError:
+        parser.error(f"--workers must be a whole number, got {args.workers!r:.40}")
+    if not 1 <= args.workers <= MOST_WORKERS:
+        parser.error(f"--workers must be in [1, {MOST_WORKERS}], got {args.workers}")
     seeds = []
     for word in args.seeds:
-        first, dash, last = word.partition("-")
-        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
-            parser.error(f"--seeds must be whole numbers or ranges such as 0-9, got {word}")
-        seeds += range(int(first), int(last or first) + 1)
-    if not seeds:
-        parser.error("--seeds has no seed in it: a range goes upwards, such as 0-9")
+        found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
+        if not found:
+            parser.error(f"--seeds must be whole numbers or ranges such as 0-9, got {word!r:.40}")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            parser.error(f"--seeds {word} has no seed in it: a range goes upwards, such as 0-9")
+        if last > 2**32 - 1:
+            parser.error(f"--seeds must be in [0, {2**32 - 1}], got {last}")
+        if len(seeds) + last - first >= MOST_SEEDS:
+            parser.error(f"--seeds has more than {MOST_SEEDS} seeds in it: give fewer")
+        seeds += range(first, last + 1)
     args.seeds = list(dict.fromkeys(seeds))
+    name = args.name  # in a file's name, on Linux, macOS and Windows
+    if name is not None and (
+        not re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]+', name) or len(os.fsencode(name)) > 200
+    ):
+        parser.error(f"--name must be a name for files, not a path and not long, got {name!r:.40}")
     return args, rest
 
 
@@ -94,9 +125,11 @@ def settings_of(args, given):
     """
     scripts = {name: Script(runs.ROOT / f"{name}.py") for name in args.algorithms}
     for flag, values in given.items():
+        if flag in NOT_HERE:
+            raise UserError(f"{flag}: {NOT_HERE[flag]}")
         takes_value = {script.flags[flag] for script in scripts.values() if flag in script.flags}
         takes_value |= {True} if flag == "--preset" else set()
-        if not takes_value or flag in ("--seed", "--episodes", "--model-dir"):
+        if not takes_value:
             names = ", ".join(f"{name}.py" for name in scripts)
             raise UserError(f"{flag} is no flag to compare of {names}; --help of each lists them")
         if True in takes_value and not values:
@@ -121,6 +154,14 @@ def settings_of(args, given):
                 continue
             if not (constants["TRAIN_STEPS"] and constants["EVALUATE_EVERY"]):
                 raise UserError("--steps and --evaluate-every must be larger than 0 to compare")
+            if constants["EVALUATE_EVERY"] > constants["TRAIN_STEPS"]:
+                raise UserError("--evaluate-every must not be larger than --steps, or nothing is "
+                                "seen of the learning")
+            same = [other for other, (*_, preset, theirs) in found.items() if
+                    (preset, runs.parts(theirs)) == (chosen["--preset"], runs.parts(constants))]
+            if same:
+                refused.append(f"{label} is left out: it gives the same runs as {same[0]}")
+                continue
             found[label] = f"{name}.py", tuple(words), chosen["--preset"], constants
     for line in refused:
         print(f"compare.py: {line}", file=sys.stderr)
@@ -131,17 +172,22 @@ def settings_of(args, given):
 
 def all_runs(settings, seeds):
     """A Run for each setting and seed; seed by seed, so that early pictures are fair."""
+    of = {script: provenance(runs.ROOT / script, constants["ENV_ID"])
+          for script, _, _, constants in settings.values()}
     return [
-        runs.Run(script, flags, seed, preset, {**constants, "RANDOM_SEED": seed}, label)
+        runs.Run(script, flags, seed, preset, {**constants, "RANDOM_SEED": seed}, label, of[script])
         for seed in seeds
         for label, (script, flags, preset, constants) in settings.items()
     ]
 
 
-def train(todo, pool, runs_dir, done, total):
-    """Execute the runs, with one display for all; returns a line for each that failed."""
+def train(todo, pool, runs_dir, finished, total):
+    """Execute the runs, with one display for all; returns a line for each that failed.
+
+    finished: dict from run to result, to which theirs are added.
+    """
     steps, failed = {}, []
-    with contextlib.closing(pool.all(todo, runs_dir)) as events, tqdm(
+    with contextlib.closing(pools.execute_all(todo, runs_dir, pool)) as events, tqdm(
         total=sum(run.steps for run in todo), unit=" steps", unit_scale=True, disable=None,
         file=sys.stdout, dynamic_ncols=True,
     ) as bar:
@@ -156,6 +202,8 @@ def train(todo, pool, runs_dir, done, total):
         for run, what, value in events:
             if what == "steps":
                 advance(run, value)
+            elif what == "held":
+                say(f"Another comparison is working on {value} of these runs; waiting for them.")
             elif what == "retry":
                 say(f"{run}: {value}; tried once more")
             elif what == "failed":
@@ -163,13 +211,12 @@ def train(todo, pool, runs_dir, done, total):
                 say(failed[-1])
                 advance(run, run.steps)
             else:
-                runs.keep(run, runs_dir, value)
+                finished[run] = value
                 advance(run, run.steps)
-                done += 1
-                bar.set_postfix_str(f"{done} of {total} runs")
-                returns = value["test_returns"]
-                say(f"{run}: {sum(returns) / len(returns):.1f} in {value['seconds']:.0f} s "
-                    f"({done} of {total})")
+                done = f"{len(finished)} of {total}"
+                bar.set_postfix_str(f"{done} runs")
+                mean = sum(value["test_returns"]) / len(value["test_returns"])
+                say(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
     return failed
 
 
@@ -184,16 +231,17 @@ def command(args, given):
     return " ".join(words)
 
 
-def report(settings, everything, args, given):
-    """Draw the picture, write and print the tables, of all that is finished."""
+def report(settings, finished, args, given):
+    """Draw the picture, write and print the tables, of all that is finished.
+
+    finished: dict from run to result, in the runs' order.
+    """
     from common import comparison  # late: SciPy takes a while, and --help need not wait
     from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
 
     measured = {}
-    for run in everything:
-        result = runs.result(run, args.runs_dir)
-        if result is not None:
-            measured.setdefault(run.label, []).append(result)
+    for run, result in finished.items():
+        measured.setdefault(run.label, []).append(result)
     measured = {label: measured[label] for label in settings if label in measured}
     if not measured:
         raise UserError("no run has finished: there is nothing to compare yet")
@@ -204,7 +252,7 @@ def report(settings, everything, args, given):
     starts = VALIDATION_STARTS[: constants[0]["EVALUATION_EPISODES"]]
     parts = [task_name(env_id), *(p for p in presets if p != "chapter")]
     parts += [flag[2:] for flag in varied(given) if flag != "--preset"]
-    name = args.name or "_".join(parts)
+    name = args.name or "_".join(parts)[:100]
     folder = Path(args.image_dir)
     rows = comparison.table(measured, every)
     best = optimum(env_id, TEST_STARTS)
@@ -224,36 +272,100 @@ def report(settings, everything, args, given):
         print(f"Saved {path}")
 
 
+def writable(flag, folder):
+    """Make a folder, if it is not there.
+
+    Raises:
+        UserError: it is a file, or nothing can be written into it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{flag} {folder:.200}: cannot be written ({reason}); choose another folder"
+        ) from error
+
+
 def main(argv):
     """Returns the exit status: 1 if a setting or a run is missing from the results."""
     args, given = parse(argv)
     settings, refused = settings_of(args, given)
-    everything = all_runs(settings, args.seeds)
-    todo = [run for run in everything if runs.result(run, args.runs_dir) is None]
-    done = len(everything) - len(todo)
-    print(f"Runs: {len(everything)}, finished already: {done}", flush=True)
-    failed = []
-    if todo:
-        pool = runs.Local(args.workers) if args.ray is None else runs.OnRay(args.ray or None)
+    writable("--image-dir", args.image_dir)
+    everything, finished = all_runs(settings, args.seeds), {}
+    for run in everything:
         try:
-            failed = train(todo, pool, args.runs_dir, done, len(everything))
-        except KeyboardInterrupt:
-            raise UserError(
-                f"stopped; what is finished is in {args.runs_dir}: the same command goes on"
-            ) from None
-    report(settings, everything, args, given)
+            result = runs.result(run, args.runs_dir)
+        except UserError as error:
+            print(f"compare.py: {error}: this run is made anew", file=sys.stderr)
+            continue
+        if result:
+            finished[run] = result
+    print(f"Runs: {len(everything)}, finished already: {len(finished)}", flush=True)
+    todo, failed = [run for run in everything if run not in finished], []
+    if todo:
+        writable("--runs-dir", args.runs_dir)
+        stale = runs.of_other_code(todo, args.runs_dir)
+        if stale:
+            print(f"{stale} of the others have finished with other code or packages; these results "
+                  f"stay in {args.runs_dir} and are not used.", flush=True)
+        pool = pools.Local(args.workers) if args.ray is None else pools.OnRay(args.ray or None)
+        signals.install()  # Ray has its own way with them
+        signals.hold()  # or a run could be started, and nobody would end it
+        try:
+            failed = train(todo, pool, args.runs_dir, finished, len(everything))
+        finally:
+            stopped = signals.release()
+            if stopped:
+                raise stopped
+    report(settings, {run: finished[run] for run in everything if run in finished}, args, given)
     for line in failed:
         print(f"compare.py: {line}; the same command tries again", file=sys.stderr)
     return int(bool(failed) or refused)
 
 
-if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background ignores Ctrl-C's
-        signal.signal(number, signal.default_int_handler)
+def run_as_script():
+    """main() with the exit status, and one line at most for whatever ends it early."""
+    signals.install()
+    if sys.stderr is None:  # closed; file descriptor 2 must not become another file's
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    status = 1
     try:
-        sys.exit(main(sys.argv[1:]))
+        if sys.stdout is None:
+            raise UserError("the output is closed: send it to a file, or to /dev/null")
+        for stream in (sys.stdout, sys.stderr):  # it may have no letters for a folder's name
+            stream.reconfigure(errors="backslashreplace")
+        try:
+            status = main(sys.argv[1:])
+        except signals.Stopped as stopped:
+            status = stopped.code
+            _complain("stopped; what is finished is kept: the same command goes on")
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        sys.exit(f"compare.py: {error}")
-    except BrokenPipeError:  # whoever read the output has gone; what is finished is kept
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _complain(" ".join(str(error).split()))
+    except OSError as error:
+        # Whoever reads the output has gone, or its disk is full.
+        if not isinstance(error, BrokenPipeError):
+            where = error.filename or "the output cannot be written"
+            _complain(f"{where} ({error.strerror}); what is finished is kept")
+        _put_aside(sys.stdout)
+    sys.exit(status)
+
+
+def _complain(line):
+    try:
+        print(f"compare.py: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        _put_aside(sys.stderr)
+
+
+def _put_aside(stream):
+    """What is still to be written goes nowhere, or Python would complain at its end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+if __name__ == "__main__":
+    run_as_script()

@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def seconds(algorithm, steps, seeds, workers):
     """How long compare.py takes for so many seeds."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "compare.py", "--algorithms", algorithm, "--seeds",
-                   f"0-{seeds - 1}", "--steps", str(steps), "--workers", str(workers),
+        command = [sys.executable, str(ROOT / "compare.py"), "--algorithms", algorithm, "--seeds",
+                   f"0-{seeds - 1}", "--steps", str(steps), "--evaluate-every",
+                   str(min(steps, 1000)), "--workers", str(workers),
                    "--runs-dir", f"{folder}/runs", "--image-dir", f"{folder}/image"]
         began = time.time()
-        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+            sys.exit(1)  # it has said why
         return time.time() - began
 
 
@@ -36,6 +38,8 @@ def main():
     parser.add_argument("--steps", type=int, default=5000, help="of each run (default: 5000)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: 3)")
     args = parser.parse_args()
+    if min(args.workers, args.steps, args.rounds) < 1:
+        parser.error("--workers, --steps and --rounds must be in [1, inf)")
     print("| | one worker | all workers | efficiency |\n|---|---|---|---|")
     for algorithm in ("ddpg", "td3", "sac"):
         times = {1: [], args.workers: []}

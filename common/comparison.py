@@ -83,7 +83,7 @@ def table(settings, every):
     """
     rows = []
     for label, results in settings.items():
-        kept = np.mean([result["test_returns"] for result in results], axis=1)
+        kept = np.array([np.mean(result["test_returns"]) for result in results])
         low, high = interval(kept)
         steps, returns = curves(results, every)
         area = integrate.trapezoid(returns, steps, axis=1) / steps[-1]

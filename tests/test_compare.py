@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from test_scripts import ROOT, environment
 
 import compare
-from common import comparison, runs
+from common import comparison, pools, runs
 from common.errors import UserError
 
 TINY = ["--steps", "240", "--max-steps", "60", "--evaluate-every", "120", "--batch-size", "16",
@@ -65,7 +68,9 @@ def test_a_folder_is_named_after_what_determines_the_run():
     one = folder("--algorithms td3")
     assert one == folder("--algorithms td3 --gamma 0.9 --render")  # 0.9 is the default
     assert one != folder("--algorithms td3 --gamma 0.8")
-    assert re.fullmatch(r"r/td3_Pendulum-v1_[0-9a-f]{10}/seed1", one.as_posix())
+    assert one.is_absolute()
+    pattern = r".*/r/td3_Pendulum-v1_[0-9a-f]{10}_[0-9a-f]{10}/seed1"
+    assert re.fullmatch(pattern, one.as_posix())
     assert folder("--algorithms td3", 2) == one.parent / "seed2"
 
 
@@ -84,7 +89,15 @@ MISTAKES = {
     "--env Pendulum-v1 Hopper-v5": "--env takes one environment",
     "--gamma 7": "no setting is left",
     "--steps 0": "--steps and --evaluate-every must be larger than 0",
-    "--seed 3": "--seed is no flag",
+    "--seed 3": "--seed: comparisons take several, use --seeds",
+    "--episodes 5": "--episodes: comparisons count steps, use --steps",
+    "--model-dir m": "--model-dir: each run has a folder of its own in --runs-dir",
+    "--train": "--train: compare.py does so by itself",
+    "--resume": "--resume: compare.py does so by itself",
+    "--record film.gif": "--record: it shows one agent, give it to a script with --test",
+    "--tensorboard": "--tensorboard: it shows one agent, give it to a script with --train",
+    "--eager": "--eager: runs of a comparison are compiled",
+    "--steps 100": "--evaluate-every must not be larger than --steps",
 }
 
 
@@ -99,8 +112,20 @@ def test_mistakes_are_named(line):
     [
         ("--algorithms ppo", "ppo"),
         ("--seeds a", "--seeds must be"),
-        ("--seeds 5-2", "--seeds has no seed in it"),
-        ("--workers 0", "--workers must be"),
+        ("--seeds 5-2", "--seeds 5-2 has no seed in it"),
+        ("--seeds 7 5-2", "--seeds 5-2 has no seed in it"),
+        ("--workers 0", "--workers must be in [1, 1000], got 0"),
+        ("--workers 1e9", "--workers must be a whole number, got '1e9'"),
+        ("--workers 1000000000", "--workers must be in [1, 1000]"),
+        ("--seeds 0-400000000", "--seeds has more than 10000 seeds"),
+        ("--seeds 0-6000 10000-16000", "--seeds has more than 10000 seeds"),
+        ("--seeds 4294967296", "--seeds must be in [0, 4294967295], got 4294967296"),
+        ("--seeds " + "9" * 5000, "--seeds must be"),
+        ("--name ../../x", "--name must be a name for files"),
+        ("--name a\\b", "--name must be a name for files"),
+        ("--name=", "--name must be a name for files"),
+        ("--name " + "a" * 5000, "--name must be a name for files"),
+        ("--name " + "长" * 80, "--name must be a name for files"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(line, message, capsys):
@@ -109,6 +134,15 @@ def test_mistakes_on_the_command_line_are_named(line, message, capsys):
     assert error.value.code == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("compare.py: ") and err.count("\n") == 1
+    assert len(err) < 200
+
+
+def test_the_same_runs_are_not_two_curves(capsys):
+    line = "--algorithms td3 --gamma 0.9 .9 --test-episodes 5 6"
+    args, given = compare.parse(line.split())
+    found, refused = compare.settings_of(args, given)
+    assert (len(found), refused) == (1, True)
+    assert "gamma .9, test-episodes 6 is left out: it gives the same" in capsys.readouterr().err
 
 
 # ---- statistics
@@ -257,8 +291,13 @@ def test_a_killed_run_is_reported_and_tried_once_more(compared, tmp_path):
     assert result == results(compared[0])[key]
 
 
+SIGNALS = [("SIGINT", 130, 2), ("SIGTERM", 143, 1), ("SIGHUP", 129, 1)]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
-def test_ctrl_c_leaves_what_the_same_command_goes_on_with(compared, tmp_path):
+@pytest.mark.parametrize(("name", "status", "times"), SIGNALS)
+def test_a_signal_leaves_what_the_same_command_goes_on_with(compared, tmp_path, name, status,
+                                                           times):
     flags = ["--algorithms", "td3", "--seeds", "0-1", "--workers", "1", *TINY]
     process = subprocess.Popen(command(tmp_path, *flags), cwd=ROOT, env=environment(), text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -266,15 +305,107 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_with(compared, tmp_path):
         if line.startswith("TD3, seed 0: "):
             break
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    for _ in range(times):
+        process.send_signal(getattr(signal, name))
+        time.sleep(0.1)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert err.startswith("compare.py: stopped; what is finished is in ") and err.count("\n") == 1
+    assert process.returncode == status
+    assert err == "compare.py: stopped; what is finished is kept: the same command goes on\n"
     assert len(results(tmp_path)) == 1
-    status, out, _ = run(tmp_path, *flags)
-    assert (status, out[0]) == (0, "Runs: 2, finished already: 1")
-    for key, result in results(tmp_path).items():
-        assert result == results(compared[0])[key]
+    if name == "SIGINT":
+        status, out, _ = run(tmp_path, *flags)
+        assert (status, out[0]) == (0, "Runs: 2, finished already: 1")
+        for key, result in results(tmp_path).items():
+            assert result == results(compared[0])[key]
+
+
+def table(folder):
+    return (folder / "image" / "compare_Pendulum-v1.md").read_text()
+
+
+def test_two_comparisons_at_once_share_the_runs(compared, tmp_path):
+    flags = ["--algorithms", "td3", "--seeds", "0-2", "--workers", "2", *TINY]
+    both = []
+    for name in "ab":
+        line = [*command(tmp_path, *flags), "--image-dir", str(tmp_path / name / "image")]
+        both.append(subprocess.Popen(line, cwd=ROOT, env=environment(), text=True,
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [err for _, err in said] == ["", ""]
+    assert "Another comparison is working on " in said[0][0] + said[1][0]
+    assert "tried once more" not in said[0][0] + said[1][0]
+    logs = [path.read_text() for path in tmp_path.glob("runs/*/*/log.txt")]
+    assert [log.count("Compiling the update") for log in logs] == [1, 1, 1]
+    assert table(tmp_path / "a") == table(tmp_path / "b")
+    for key in results(tmp_path).keys() & results(compared[0]).keys():
+        assert results(tmp_path)[key] == results(compared[0])[key]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
+def test_kill_9_and_the_same_command_again(compared, tmp_path):
+    flags = ["--algorithms", "td3", "--seeds", "0", *TINY]
+    process = subprocess.Popen(command(tmp_path, *flags), cwd=ROOT, env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("runs/*/*/model/*/training.npz")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    status, out, err = run(tmp_path, *flags)
+    assert (status, err) == (0, []), out
+    ((key, result),) = results(tmp_path).items()
+    assert result == results(compared[0])[key]
+
+
+def test_what_other_code_has_given_is_not_used(compared, tmp_path):
+    for name in ("compare.py", "td3.py", "common", "benchmarks"):
+        path = ROOT / name
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / name)
+
+    def at(folder):
+        line = [*command(compared[0], "--algorithms", "td3", "--seeds", "0", *TINY),
+                "--image-dir", str(folder / "image")]
+        done = subprocess.run(line, cwd=folder, env=environment(), capture_output=True, text=True,
+                              timeout=300)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    script, before = tmp_path / "td3.py", len(results(compared[0]))
+    script.write_text(script.read_text().replace("# Training the Q functions", "# The Q functions"))
+    assert at(tmp_path)[0] == "Runs: 1, finished already: 1"
+    line = "target_q_value = reward + (1 - done) * gamma * target_q_min"
+    assert line in script.read_text()
+    script.write_text(script.read_text().replace(line, line + " * 0.5"))
+    out = at(tmp_path)
+    assert out[0] == "Runs: 1, finished already: 0"
+    assert out[1] == ("1 of the others have finished with other code or packages; these results "
+                      f"stay in {compared[0] / 'runs'} and are not used.")
+    assert len(results(compared[0])) == before + 1
+    (new,) = [folder for folder in compared[0].glob("runs/*") if len(list(folder.iterdir())) == 1
+              and folder.name.startswith("td3")]
+    shutil.rmtree(new)
+
+
+TASK = """
+import gymnasium
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+gymnasium.register("Task-v0", entry_point=PendulumEnv, max_episode_steps=60)
+"""
+
+
+def test_from_another_folder_with_an_environment_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(TASK)
+    flags = ["--algorithms", "td3", "--seeds", "0", "--env", "mine:Task-v0", *TINY]
+    line = [sys.executable, str(ROOT / "compare.py"), *flags]
+    for finished in (0, 1):
+        done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True,
+                              timeout=300)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert done.stdout.splitlines()[0] == f"Runs: 1, finished already: {finished}"
+    assert len(list(tmp_path.glob("runs/compare/*/seed0/result.json"))) == 1
+    assert (tmp_path / "image" / "compare_mine-Task-v0.png").exists()
 
 
 def test_a_bad_setting_does_not_end_the_others(tmp_path):
@@ -289,13 +420,209 @@ def test_a_bad_setting_does_not_end_the_others(tmp_path):
     assert (tmp_path / "image" / "compare_Pendulum-v1_q-lr_gamma.png").exists()
 
 
+# ---- files and outputs
+
+
+def a_run(provenance=None):
+    args, given = compare.parse(["--algorithms", "td3", "--seeds", "0", *TINY])
+    (found,) = compare.all_runs(compare.settings_of(args, given)[0], args.seeds)
+    found.provenance = provenance or found.provenance
+    return found
+
+
+def good_result():
+    return {"constants": a_run().constants, "evaluations": [[0, [-3.0, -1.0]], [240, [-1.0, 0]]],
+            "test_returns": [-1.0, -2.0], "episode_reward": [-5.0], "steps": 240, "seconds": 1.0}
+
+
+DAMAGE = {
+    "empty": b"",
+    "half": b'{"constants": {"ALG',
+    "not UTF-8": b"\xff\xfe\x00\x80",
+    "another program's": b"[1, 2, 3]",
+    "deep": b"[" * 100_000,
+    "no constants": {"constants": None},
+    "other constants": {"constants": {"ALG_NAME": "TD3"}},
+    "a list for a number": {"seconds": [1.0]},
+    "a text for a list": {"test_returns": "abc"},
+    "no test": {"test_returns": []},
+    "not finite": {"test_returns": [float("nan")]},
+    "no evaluation": {"evaluations": []},
+    "an empty evaluation": {"evaluations": [[0, []], [240, []]]},
+    "texts in an evaluation": {"evaluations": [[0, ["a"]], [240, ["b"]]]},
+    "evaluations backwards": {"evaluations": [[240, [-1.0]], [0, [-1.0]]]},
+    "only the first evaluation": {"evaluations": [[0, [-1.0]]]},
+    "fewer steps": {"evaluations": [[0, [-1.0]], [120, [-1.0]]]},
+    "evaluations of several sizes": {"evaluations": [[0, [-1.0]], [240, [-1.0, 2.0]]]},
+    "a number for evaluations": {"evaluations": 7},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_result_is_checked(damage, tmp_path):
+    here = a_run()
+    assert runs.result(here, tmp_path) is None
+    runs.keep(here, tmp_path, good_result())
+    assert runs.result(here, tmp_path) == good_result()
+    content = DAMAGE[damage]
+    if isinstance(content, dict):
+        content = json.dumps({**good_result(), **content}).encode()
+    path = here.folder(tmp_path) / "result.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged or not a result") as error:
+        runs.result(here, tmp_path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["constants", "evaluations", "test_returns", "seconds"])
+def test_a_result_without_an_entry(name, tmp_path):
+    found = good_result()
+    del found[name]
+    runs.keep(a_run(), tmp_path, found)
+    with pytest.raises(UserError, match=f"damaged or not a result .*{name}"):
+        runs.result(a_run(), tmp_path)
+
+
+def test_a_damaged_result_is_made_anew(tmp_path, monkeypatch, capsys):
+    path = a_run().folder(tmp_path / "runs") / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff")
+    monkeypatch.setattr(pools, "Local", lambda workers: FakePool({}))
+    status = compare.main([*map(str, command(tmp_path)[2:]), "--algorithms", "td3", "--seeds", "0",
+                           *TINY])
+    out, err = capsys.readouterr()
+    assert status == 0 and "Runs: 1, finished already: 0\n" in out
+    assert err.startswith(f"compare.py: {path} is damaged") and err.count("\n") == 1
+    assert json.loads(path.read_text()) == good_result()
+
+
+@pytest.mark.parametrize("flag", ["--runs-dir", "--image-dir"])
+def test_a_folder_that_is_a_file(flag, tmp_path, monkeypatch):
+    (tmp_path / "FILE").write_text("kept")
+    monkeypatch.setattr(pools, "Local", None)  # nothing is started
+    for path in (tmp_path / "FILE", tmp_path / "FILE" / "below"):
+        with pytest.raises(UserError, match=f"^{flag} .*FILE.*: cannot be written "):
+            compare.main([*command(tmp_path)[2:], flag, str(path), "--seeds", "0", *TINY])
+    assert (tmp_path / "FILE").read_text() == "kept"
+
+
+def quick(tmp_path, redirection):
+    """A comparison that only reads a finished run, its output as a shell's redirection says."""
+    runs.keep(a_run(), tmp_path / "runs", good_result())
+    line = shlex.join(command(tmp_path, "--algorithms", "td3", "--seeds", "0", *TINY))
+    return subprocess.run(["bash", "-c", f"{line} {redirection}; exit ${{PIPESTATUS[0]}}"],
+                          cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize(("redirection", "message"), [
+    ("> /dev/full", "compare.py: the output cannot be written (No space left on device); "
+     "what is finished is kept\n"),
+    ("> /dev/full 2>&1", ""),
+    (">&-", "compare.py: the output is closed: send it to a file, or to /dev/null\n"),
+    (">&- 2>&-", ""),
+    ("| true", ""),
+])
+def test_an_output_that_nobody_can_read(tmp_path, redirection, message):
+    done = quick(tmp_path, redirection)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+    assert runs.result(a_run(), tmp_path / "runs") == good_result()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+def test_a_closed_stderr_and_letters_that_the_output_has_not(tmp_path):
+    assert quick(tmp_path, "2>&-").returncode == 0
+    done = quick(tmp_path / "图", "| cat")
+    assert (done.returncode, done.stderr) == (0, "")
+    line = command(tmp_path / "图", "--algorithms", "td3", "--seeds", "0", *TINY)
+    done = subprocess.run(line, cwd=ROOT, env={**environment(), "PYTHONIOENCODING": "ascii"},
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and "\\u56fe" in done.stdout
+
+
+# ---- who executes a run, and how often
+
+
+class FakePool:
+    """Answers as a dict says: from a run's label to a list of what execute() gives or raises."""
+
+    size = 2
+
+    def __init__(self, answers):
+        self.answers, self.events, self.started, self.closed = answers, [], [], False
+
+    def start(self, run, folder):
+        self.started.append(str(run))
+        answer = self.answers.get(run.seed, [good_result()]).pop(0)
+        what = "failed" if isinstance(answer, Exception) else "result"
+        self.events.append((run, what, answer))
+
+    def wait(self, seconds):
+        return self.events.pop(0) if self.events else time.sleep(0.01)
+
+    def close(self):
+        self.closed = True
+
+
+def test_only_what_no_script_has_refused_is_tried_once_more(tmp_path):
+    found = []
+    for seed in range(3):
+        found.append(a_run())
+        found[-1].seed = seed
+    pool = FakePool({0: [runs.Refused("td3.py: no"), None], 1: [UserError("killed"), OSError()],
+                     2: [UserError("killed"), good_result()]})
+    events = [(run and run.seed, what) for run, what, _ in pools.execute_all(found, tmp_path, pool)]
+    assert sorted(events) == [(0, "failed"), (1, "failed"), (1, "retry"), (2, "result"),
+                              (2, "retry")]
+    assert pool.closed and len(list(tmp_path.glob("*/*/result.json"))) == 1
+
+
+def test_a_run_that_a_killed_comparison_has_left_going_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "_AGAIN", 0.1)
+    in_use = runs.Refused("td3.py: model/TD3_Pendulum-v1 is in use by process 7 on a: wait")
+    pool = FakePool({0: [in_use, in_use, in_use, good_result()]})
+    events = [what for _, what, _ in pools.execute_all([a_run()], tmp_path, pool)]
+    assert events == ["held", "result"]
+    assert len(pool.started) == 4
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_of_another_comparison_is_waited_for(tmp_path, finished):
+    here, pool = a_run(), FakePool({})
+    here.folder(tmp_path).mkdir(parents=True)
+    lock = FileLock(here.folder(tmp_path) / "run.lock")
+    lock.acquire()
+    events = pools.execute_all([here], tmp_path, pool)
+    assert next(events) == (None, "held", 1)
+    if finished:
+        runs.keep(here, tmp_path, good_result())
+    lock.release()  # as when its process dies
+    assert list(events) == [(here, "result", good_result())]
+    assert len(pool.started) == (not finished)
+
+
+def test_a_run_whose_folder_cannot_be_made_fails_alone(tmp_path):
+    here = a_run()
+    here.folder(tmp_path).parent.mkdir()
+    here.folder(tmp_path).write_text("a file")
+    ((_, what, why),) = pools.execute_all([here], tmp_path, FakePool({}))
+    assert what == "failed" and "seed0" in why
+
+
+def test_code_that_changes_before_a_run_starts(tmp_path):
+    here = a_run({"code": "as it was", "versions": a_run().provenance["versions"]})
+    with pytest.raises(runs.Refused, match="the code changed after the comparison began"):
+        runs.execute(here, tmp_path, threads=1)
+    assert not list(tmp_path.glob("model/*/training.npz"))
+
+
 # ---- a cluster
 
 
 def test_ray_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install -r requirements-cluster\.txt"):
-        runs.OnRay()
+        pools.OnRay()
 
 
 CLUSTER = """
