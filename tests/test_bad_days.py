@@ -226,7 +226,7 @@ def test_an_environment_that_raises(tmp_path):
     assert done.returncode == 1
     assert done.stderr == (
         "td3.py: --env failing_environment:Failing-v0: its step() failed "
-        "(ZeroDivisionError: the joint broke); --verbose shows where\n"
+        "(ZeroDivisionError: the joint broke), at step 10; --verbose shows where\n"
     )
     assert len([line for line in out if line.startswith("Training")]) == 3
     assert [line.split()[0] for line in out[-2:]] == ["Saved", "Saved"]
