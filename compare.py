@@ -260,7 +260,8 @@ def report(settings, finished, args, given):
     files = {folder / f"compare_{name}.md": f"`{command(args, given)}`\n\n{table}",
              folder / f"compare_{name}.csv": comparison.as_csv(rows)}
     for path, text in files.items():
-        write_atomically(path, lambda file, text=text: file.write(text.encode()))
+        content = text.encode("utf-8", "backslashreplace")
+        write_atomically(path, lambda file, content=content: file.write(content))
     title = f"{env_id}, {' and '.join(presets)} constants: IQM over seeds, 95 % interval"
     picture = folder / f"compare_{name}.png"
     # An algorithm looks the same in every picture, unless something else is compared.
