@@ -22,7 +22,7 @@ import weakref
 
 import numpy as np
 
-from common import film, signals
+from common import film, output, signals
 from common.errors import UserError
 from common.spaces import one_line, symmetric_space, vector_space
 
@@ -427,7 +427,7 @@ def _find(env_id):
             _import_theirs(module, env_id)
         ids = list(library.envs.registration.registry)
         if name == "Pendulum-v0" and name not in ids and "Pendulum-v1" in ids:
-            print("Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.")
+            output.say("Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.")
             return library, env_id.replace("Pendulum-v0", "Pendulum-v1")
         # The libraries also take a name without its version.
         if name in ids or name in {known_id.rpartition("-v")[0] for known_id in ids}:
@@ -492,7 +492,7 @@ def _with_window(build, env_id):
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     screen = screen or not sys.platform.startswith("linux")
     if not screen or os.environ.get("SDL_VIDEODRIVER") == "dummy":
-        print("No display: playing on without a window.")
+        output.say("No display: playing on without a window.")
         return build(), False
     with contextlib.suppress(Exception):
         _import_quietly("pygame")  # it warns about setuptools; not every window needs it
@@ -504,7 +504,7 @@ def _with_window(build, env_id):
         return env, False
     modes = _metadata(env).get("render_modes") or ()
     if not {"human", "rgb_array", "rgb_array_list"}.intersection(modes):
-        print(f"{env_id} has nothing to show: playing on without a window.")
+        output.say(f"{env_id} has nothing to show: playing on without a window.")
         _close(env, env_id)
         return build(), False
     return env, True
@@ -546,12 +546,12 @@ def _check_that_it_shows():
 
 
 def _say_window_failed(error, end=""):
-    print(f"The window failed ({one_line(error)}): {end}playing on without a window.")
+    output.say(f"The window failed ({one_line(error)}): {end}playing on without a window.")
 
 
 @functools.cache
 def _say_once(line):
-    print(line)
+    output.say(line)
 
 
 def _is_ours(error):

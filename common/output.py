@@ -45,6 +45,18 @@ def lost(error):
     return f"the output cannot be written ({os.strerror(number)})"
 
 
+def say(line):
+    """Print a line, where the caller would take an OSError for somebody else's.
+
+    Raises:
+        UserError: it cannot be printed.
+    """
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        raise UserError(lost(error) or str(error)) from error
+
+
 def _discard(stream):
     """Point a stream's descriptor to where everything can be written."""
     with contextlib.suppress(OSError, ValueError):  # it has none

@@ -114,7 +114,7 @@ def test_the_line_is_the_episode_that_the_agent_plays(monkeypatch, tmp_path):
     agent = td3.TD3(3, 1, td3.ReplayBuffer(10), 8, np.float32([2.0]))
     (angles, speeds, total), best = drawn(monkeypatch, tmp_path, agent, GAMMA=1.0)["episodes"]
     assert angles.shape == speeds.shape == (201,)
-    assert total == pytest.approx(Evaluation("Pendulum-v1", [2], 200).returns(agent)[0], abs=0.01)
+    assert total == pytest.approx(Evaluation("Pendulum-v1", 200).returns(agent, [2])[0], abs=0.01)
     assert (best[0][0], best[1][0]) == (angles[0], speeds[0])
     assert best[2] > total + 100  # it swings up, which an agent that knows nothing does not
 

@@ -70,7 +70,7 @@ def test_train_then_test_shows_the_run_and_nothing_else(script, tmp_path):
         "No display: playing on without a window.",
     ]
     assert (len(training), len(testing)) == (3, 3)
-    assert sorted(p.name for p in folder.iterdir()) == ["training.npz", "weights.npz"]
+    assert sorted(p.name for p in folder.iterdir()) == ["training.lock", "training.npz", "weights.npz"]
     assert image.read_bytes().startswith(b"\x89PNG")
 
 
@@ -177,7 +177,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
         (["--train", "--env", "CartPole-v1"], 1, r"CartPole-v1.*Discrete\(2\).*Pendulum-v1"),
         (["--test", "--model-dir", "nowhere"], 1, r"nowhere.*--train"),
         (["--train", "--gamma", "1.5"], 2, r"--gamma must be in \[0, 1\], got 1.5"),
-        (["--train", "--batch-size", "0"], 2, r"--batch-size must be in \[1, inf\), got 0"),
+        (["--train", "--batch-size", "0"], 2, r"--batch-size must be in \[1, 1e6\], got 0"),
         (["--train", "--episodes", "-3"], 2, r"--episodes must be in \[1, inf\), got -3"),
         (["--test", "--bacth-size", "3"], 2, r"--bacth-size.*--batch-size"),
     ],
