@@ -14,15 +14,14 @@ import itertools
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
 
-from common import pools, runs, signals
+from common import output, pools, runs, signals
 from common.arguments import Parser, Script
 from common.errors import UserError
-from common.files import task_name, write_atomically
+from common.files import check_writable, task_name, write_atomically
 from common.provenance import provenance
 
 ALGORITHMS = ["ddpg", "td3", "sac"]
@@ -273,27 +272,11 @@ def report(settings, finished, args, given):
         print(f"Saved {path}")
 
 
-def writable(flag, folder):
-    """Make a folder, if it is not there.
-
-    Raises:
-        UserError: it is a file, or nothing can be written into it.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"{flag} {folder:.200}: cannot be written ({reason}); choose another folder"
-        ) from error
-
-
 def main(argv):
     """Returns the exit status: 1 if a setting or a run is missing from the results."""
     args, given = parse(argv)
     settings, refused = settings_of(args, given)
-    writable("--image-dir", args.image_dir)
+    check_writable(args.image_dir, "--image-dir")
     everything, finished = all_runs(settings, args.seeds), {}
     for run in everything:
         try:
@@ -306,7 +289,7 @@ def main(argv):
     print(f"Runs: {len(everything)}, finished already: {len(finished)}", flush=True)
     todo, failed = [run for run in everything if run not in finished], []
     if todo:
-        writable("--runs-dir", args.runs_dir)
+        check_writable(args.runs_dir, "--runs-dir")
         stale = runs.of_other_code(todo, args.runs_dir)
         if stale:
             print(f"{stale} of the others have finished with other code or packages; these results "
@@ -329,43 +312,25 @@ def main(argv):
 def run_as_script():
     """main() with the exit status, and one line at most for whatever ends it early."""
     signals.install()
-    if sys.stderr is None:  # closed; file descriptor 2 must not become another file's
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    output.prepare()
     status = 1
     try:
-        if sys.stdout is None:
-            raise UserError("the output is closed: send it to a file, or to /dev/null")
-        for stream in (sys.stdout, sys.stderr):  # it may have no letters for a folder's name
-            stream.reconfigure(errors="backslashreplace")
-        try:
-            status = main(sys.argv[1:])
-        except signals.Stopped as stopped:
-            status = stopped.code
-            _complain("stopped; what is finished is kept: the same command goes on")
-        finally:
-            sys.stdout.flush()
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except signals.Stopped as stopped:
+        status, line = stopped.code, "stopped; what is finished is kept: the same command goes on"
     except UserError as error:
-        _complain(" ".join(str(error).split()))
+        line = " ".join(str(error).split())
     except OSError as error:
-        # Whoever reads the output has gone, or its disk is full.
-        if not isinstance(error, BrokenPipeError):
-            where = error.filename or "the output cannot be written"
-            _complain(f"{where} ({error.strerror}); what is finished is kept")
-        _put_aside(sys.stdout)
-    sys.exit(status)
-
-
-def _complain(line):
-    try:
-        print(f"compare.py: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        _put_aside(sys.stderr)
-
-
-def _put_aside(stream):
-    """What is still to be written goes nowhere, or Python would complain at its end."""
+        line = output.lost(error)
+        if not line:
+            raise
+        line += "; what is finished is kept"
+    else:
+        sys.exit(status)
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        print(f"compare.py: {line}", file=sys.stderr)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

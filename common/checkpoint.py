@@ -17,6 +17,7 @@ import numpy as np
 from common import npz, weights
 from common.errors import UserError
 from common.files import printable, reason_of, unused, write_atomically
+from common.provenance import changed
 
 FORMAT = 3  # raise it when older code could no longer read the file, or this code older files
 # A run may be resumed with other values of these; they change nothing that was computed.
@@ -48,7 +49,7 @@ def save(path, agent, env, constants, progress, provenance=None):
         env: Environment, at the end of an episode.
         constants: dict, those of the script.
         progress: dict with the entries of PROGRESS, comes back from restore().
-        provenance: dict for JSON, what the code and the packages were that ran.
+        provenance: what provenance.provenance() says of the code and the packages that run.
 
     Raises:
         UserError: the file cannot be written; the old one is then as it was.
@@ -91,16 +92,17 @@ def restore(path, agent, env, constants, provenance=None):
             header = _header(archive, path)
             _refuse_other_constants(path, header["constants"], constants)
             changes = _checked(archive, header, path, agent, env)
-            differing = list(_differences(header["provenance"] or {}, provenance or {}))
+            old = header["provenance"]
+            differing = changed(old, provenance) if old and provenance else ""
     except FileNotFoundError as error:
         raise UserError(
             f"{printable(path)}: there is no such file, so nothing to resume. "
             "Start with --train alone."
         ) from error
-    if provenance and differing:
+    if differing:
         print(
             f"{printable(path)} was written by other code or packages "
-            f"({printable('; '.join(differing))}): going on with the present ones.",
+            f"({printable(differing)}): going on with the present ones.",
             flush=True,
         )
     for change, *values in changes:
@@ -202,8 +204,12 @@ def _header(archive, path):
     for name in _HEADER - {"format", "provenance", "environment", "random"}:
         if not isinstance(header[name], dict):
             raise ValueError(f"'{name}' is no dict")
-    if not isinstance(header["provenance"], dict | None):
-        raise ValueError("'provenance' is no dict")
+    source = header["provenance"]
+    if source is not None and not (
+        source.keys() == {"code", "versions"}
+        and all(isinstance(text, str) for text in (source["code"], *source["versions"].values()))
+    ):
+        raise ValueError("its provenance is odd")
     progress = header["progress"]
     wrong = [name for name, check in PROGRESS.items() if not check(progress[name])]
     if progress.keys() != PROGRESS.keys():
@@ -226,17 +232,6 @@ def _refuse_other_constants(path, saved, constants):
             f"{printable(path)}: the saved training has other constants: {'; '.join(differing)}. "
             "Give the same flags as at its start, or train anew, without --resume."
         )
-
-
-def _differences(there, here):
-    """What differs between two provenances, in words."""
-    for name in sorted({*there, *here}):
-        old, new = there.get(name), here.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new)
-        elif old != new:  # a digest says nothing to anybody
-            digest = len(str(new or old)) > 20
-            yield name if digest else f"{name} {old or 'none'} there, {new or 'none'} here"
 
 
 def _checked(archive, header, path, agent, env):

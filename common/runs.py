@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import checkpoint, provenance
 from common.errors import UserError
-from common.files import plain_env_id, task_name, write_atomically
+from common.files import task_name, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 # These change nothing that is measured, but how long a run is; the seed has a folder of its own.
@@ -145,9 +145,6 @@ def execute(run, folder, threads, progress=lambda steps: None, children=None):
     if checkpoint.progress_in(state) is not None:
         line.append("--resume")
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    if ":" in plain_env_id(env_id):  # its module may be in the folder where one stands
-        path = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         variables[name] = str(threads)
     variables["TF_NUM_INTEROP_THREADS"] = "1"

@@ -70,7 +70,8 @@ def test_train_then_test_shows_the_run_and_nothing_else(script, tmp_path):
         "No display: playing on without a window.",
     ]
     assert (len(training), len(testing)) == (3, 3)
-    assert sorted(p.name for p in folder.iterdir()) == ["training.lock", "training.npz", "weights.npz"]
+    files = sorted(p.name for p in folder.iterdir())
+    assert files == ["training.lock", "training.npz", "weights.npz"]
     assert image.read_bytes().startswith(b"\x89PNG")
 
 
