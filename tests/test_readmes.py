@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 import pytest
 from test_chapter_map import CODE, LINK, ROOT, SCRIPTS, anchors, find, flags_of, source_of, tables
+from test_environment import MINE
 
 from common import arguments
 
@@ -130,7 +131,12 @@ def test_named_files_exist(page):
     names = set(re.findall(r"(?<![\w./-])[\w./-]+\.(?:py|txt|json)\b", page))
     assert len(names) > 15
     missing = {name for name in names if not (ROOT / name).is_file()}
-    assert not missing
+    assert missing == {"mine.py"}  # the reader's own: the page shows it
+
+
+def test_the_environment_of_ones_own_is_the_tested_one(page):
+    (shown,) = [body for language, body in FENCED.findall(page) if language == "python"]
+    assert shown == MINE
 
 
 @cache
