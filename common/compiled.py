@@ -117,7 +117,7 @@ class Compiler:
     def check(self):
         """Look whether the agent is still made of the same parts; if not, start anew with these.
 
-        It takes 1 to 3 us where nothing has changed. A changed option keeps what was compiled
+        It takes 2 to 3 us where nothing has changed. A changed option keeps what was compiled
         for the old one, a replaced object does not.
         """
         try:

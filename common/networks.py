@@ -103,7 +103,7 @@ def parts_of(agent, numbers=()):
         if isinstance(value, Model):
             refresh(value)
             for of_model in vars(value):
-                if not of_model.startswith("_"):
+                if not (of_model.startswith("_") or of_model in ("name", "num_actions")):
                     yield vars(value), of_model, vars(value)[of_model]
             for layer in value.all_layers:
                 for of_layer in ("W", "b", "act"):

@@ -6,6 +6,8 @@ import numpy as np
 
 from common.errors import UserError
 
+_NUMBER = (float, int, np.generic)  # bool is an int
+
 
 def empty_rows(flag, capacity, width):
     """Zeros (capacity, width), float32.
@@ -27,18 +29,21 @@ def check_sizes(state_dim, action_dim, state, action, reward, next_state, done):
 
     NumPy would spread a single number over a whole state.
     """
-    size = np.size
-    if (
-        size(state) == size(next_state) == state_dim
-        and size(action) == action_dim
-        and size(reward) == size(done) == 1
-    ):
-        return
+    try:  # the usual case, in a tenth of the time
+        if (
+            len(state) == len(next_state) == state_dim
+            and len(action) == action_dim
+            and isinstance(reward, _NUMBER)
+            and isinstance(done, _NUMBER)
+        ):
+            return
+    except TypeError:  # a number has no len()
+        pass
     sizes = {"state": (state, state_dim), "action": (action, action_dim), "reward": (reward, 1),
              "next_state": (next_state, state_dim), "done": (done, 1)}
     for name, (value, expected) in sizes.items():
-        if size(value) != expected:
-            raise ValueError(f"{name} has size {size(value)}, the buffer's has {expected}")
+        if np.size(value) != expected:
+            raise ValueError(f"{name} has size {np.size(value)}, the buffer's has {expected}")
 
 
 class ReplayBuffer:
@@ -106,7 +111,7 @@ class ReplayBuffer:
 
     def rows(self, batch_size, n_batches=1):
         """Independent batches as stored, for columns(): (n_batches, batch_size, row width)."""
-        if not 0 < batch_size <= self.size:
+        if batch_size > self.size or not self.size:
             raise ValueError(f"cannot sample {batch_size} of {self.size} transitions")
         choice = self.generator.choice
         indices = [
