@@ -88,7 +88,6 @@ import contextlib
 import itertools
 import random
 import time
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -97,7 +96,7 @@ import tensorlayer as tl
 from common import explain, report, weights
 from common.compiled import Compiler, cannot_be_copied, joined
 from common.environment import make
-from common.networks import fan_in, memory_for, networks_of
+from common.networks import check_choice, fan_in, memory_for, networks_of
 from common.replay_buffer import check_sizes, empty_rows
 
 
@@ -142,8 +141,7 @@ class DDPG:
     Args:
         action_dim, state_dim: sizes of an action and a state.
         action_range: half the width of the action interval, a number or (action_dim,).
-        the rest: as the constants of these names, by default with their values.
-        eager: run updates uncompiled.
+        the rest: as the constants and flags of these names, by default with their values.
     """
 
     count = itertools.count()  # TensorLayer wants another name for each model of a process
@@ -155,14 +153,13 @@ class DDPG:
                  var_decay=VAR_DECAY, reward_scale=REWARD_SCALE, weight_init=WEIGHT_INIT,
                  eager=args.eager):
         # a row: state, action, reward, next state, done
-        self.memory = empty_rows("--memory-capacity", memory_capacity,
-                                 state_dim * 2 + action_dim + 2)
+        width = state_dim * 2 + action_dim + 2
+        self.memory = empty_rows("--memory-capacity", memory_capacity, width)
         self.pointer = 0
         self.action_dim, self.state_dim = action_dim, state_dim
         self.action_range = action_range = np.float32(action_range)
         self.gamma, self.tau, self.reward_scale = gamma, tau, reward_scale
-        self.batch_size = batch_size
-        self.noise, self.var, self.var_decay = noise, var, var_decay
+        self.noise, self.var, self.var_decay, self.batch_size = noise, var, var_decay, batch_size
         self.generator = np.random.default_rng(np.random.randint(2**31))  # of noise and batches
         self.ou = OrnsteinUhlenbeck(action_dim, ou_theta, generator=self.generator)
 
@@ -181,8 +178,7 @@ class DDPG:
             layer = tl.layers.Dense(n_units=action_dim, act=tf.nn.tanh, W_init=W_init,
                                     b_init=b_init, name="A_a")(layer)
             layer = tl.layers.Lambda(lambda x: action_range * x)(layer)
-            return tl.models.Model(inputs=input_layer, outputs=layer,
-                                   name=f"Actor{name}_{number}")
+            return tl.models.Model(inputs=input_layer, outputs=layer, name=f"Actor{name}_{number}")
 
         def get_critic(input_state_shape, input_action_shape, name=""):
             """The critic: state and action -> hidden -> hidden -> Q."""
@@ -193,8 +189,7 @@ class DDPG:
                                     b_init=b_init, name="C_l1")(layer)
             layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="C_l2")(layer)
-            layer = tl.layers.Dense(n_units=1, W_init=W_init, b_init=b_init,
-                                    name="C_out")(layer)
+            layer = tl.layers.Dense(n_units=1, W_init=W_init, b_init=b_init, name="C_out")(layer)
             return tl.models.Model(inputs=[state_input, action_input], outputs=layer,
                                    name=f"Critic{name}_{number}")
 
@@ -236,15 +231,12 @@ class DDPG:
         paras = self.actor.trainable_weights + self.critic.trainable_weights
         self.ema.apply(paras)
         self.averages = [self.ema.average(para) for para in paras]
-        self._average_targets()
-        self.actor_opt = joined(self.actor_opt, self.actor.trainable_weights)
-        self.critic_opt = joined(self.critic_opt, self.critic.trainable_weights)
-
-    def _average_targets(self):
-        """Let the moving averages go on from where the targets are."""
         targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
         for average, target in zip(self.averages, targets):
             average.assign(target)
+        self.actor_opt = joined(self.actor_opt, self.actor.trainable_weights)
+        self.critic_opt = joined(self.critic_opt, self.critic.trainable_weights)
+        check_choice("noise", self.noise, "gaussian", "ou")
 
     def ema_update(self):
         """Move the targets towards the networks, by TAU (6.7, 6.8)."""
@@ -281,10 +273,8 @@ class DDPG:
     def learn(self, n_updates=1):
         """Update critic, actor and targets n_updates times, each time from a new batch.
 
-        The batches are drawn from the whole memory, or from what is stored of it.
-
-        Raises:
-            ValueError: nothing is stored.
+        The batches are drawn from the whole memory, or from what is stored of it; where that
+        is nothing, a ValueError says so.
         """
         if not self.size:
             raise ValueError("the memory is empty: call store_transition() before learn()")
@@ -329,9 +319,7 @@ class DDPG:
             a: (action_dim,) or a number.
             r: reward.
             done: true only for a real terminal, after which nothing can be earned.
-
-        Raises:
-            ValueError: one of them has another size.
+        A ValueError names what has another size.
         """
         check_sizes(self.state_dim, self.action_dim, s, a, r, s_, done)
         transition = np.hstack((s, a, r, s_, done))
@@ -349,7 +337,7 @@ class DDPG:
 
     def save(self, path=None):
         """Save all networks into the npz file `path`, or the usual one; returns its path."""
-        path = Path(path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset))
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 
@@ -357,7 +345,7 @@ class DDPG:
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
         path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
-        self._average_targets()
+        self._join()
 
 
 if __name__ == "__main__":

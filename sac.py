@@ -87,7 +87,6 @@ args = arguments.parse(globals())  # before the long imports, so that --help ans
 import contextlib
 import random
 import time
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -98,7 +97,7 @@ from tensorlayer.models import Model
 from common import explain, report, weights
 from common.compiled import Compiler, cannot_be_copied, joined, standard_normal
 from common.environment import make
-from common.networks import connect, fan_in, memory_for, networks_of
+from common.networks import check_choice, connect, fan_in, memory_for, networks_of
 from common.replay_buffer import ReplayBuffer
 
 Normal = tfp.distributions.Normal
@@ -233,9 +232,7 @@ class SAC:
         hidden_dim: units in each hidden layer.
         action_range: half the width of the action interval, a number or (action_dim,).
         soft_q_lr, policy_lr, alpha_lr: learning rates of Adam.
-        policy_loss, standardise_rewards, weight_init: as the constants of these names, by
-            default with their values.
-        eager: run updates uncompiled.
+        the rest: as the constants and flags of these names, by default with their values.
     """
 
     __reduce__ = cannot_be_copied
@@ -245,8 +242,7 @@ class SAC:
                  policy_loss=POLICY_LOSS, standardise_rewards=STANDARDISE_REWARDS,
                  weight_init=WEIGHT_INIT, eager=args.eager):
         self.replay_buffer = replay_buffer
-        self.policy_loss = policy_loss
-        self.standardise_rewards = standardise_rewards
+        self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
 
         # all networks
         sizes = state_dim, action_dim, hidden_dim
@@ -259,11 +255,10 @@ class SAC:
         self.alpha = tf.Variable(tf.math.exp(self.log_alpha), name="alpha", trainable=False)
 
         # training mode
-        self.soft_q_net1.train()
-        self.soft_q_net2.train()
+        for net in (self.soft_q_net1, self.soft_q_net2, self.policy_net):
+            net.train()
         self.target_soft_q_net1.eval()
         self.target_soft_q_net2.eval()
-        self.policy_net.train()
 
         # targets start as copies
         self.target_soft_q_net1 = self.target_ini(self.soft_q_net1, self.target_soft_q_net1)
@@ -288,6 +283,7 @@ class SAC:
         self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
         self.alpha_optimizer = joined(self.alpha_optimizer, [self.log_alpha])
         self.policy_net.infer = self._act
+        check_choice("policy_loss", self.policy_loss, "q1", "min")
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -306,16 +302,13 @@ class SAC:
         """Update all networks and alpha n_updates times, each time from a new batch.
 
         Args:
-            batch_size: transitions in a batch.
+            batch_size: transitions in a batch; a ValueError if fewer are stored.
             reward_scale: factor of the rewards (standardised over the batch, see the constants).
             auto_entropy: learn alpha; if not, alpha is 1.
             target_entropy: what the policy's entropy is steered to (kappa in 6.29).
             gamma: discount factor.
             soft_tau: share of the networks in the soft updates of their targets.
             n_updates: how many updates to make in one compiled call.
-
-        Raises:
-            ValueError: the buffer holds fewer transitions than a batch.
         """
         self.losses = self._update(
             self.replay_buffer.rows(batch_size, n_updates), (auto_entropy,) * n_updates,
@@ -398,7 +391,7 @@ class SAC:
 
     def save(self, path=None):
         """Save all networks into the npz file `path`, or the usual one; returns its path."""
-        path = Path(path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset))
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 

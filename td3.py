@@ -91,7 +91,6 @@ args = arguments.parse(globals())  # before the long imports, so that --help ans
 import contextlib
 import random
 import time
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -101,7 +100,7 @@ from tensorlayer.models import Model
 from common import explain, report, weights
 from common.compiled import Compiler, cannot_be_copied, joined, standard_normal
 from common.environment import make
-from common.networks import connect, fan_in, memory_for, networks_of
+from common.networks import check_choice, connect, fan_in, memory_for, networks_of
 from common.replay_buffer import ReplayBuffer
 
 
@@ -229,9 +228,7 @@ class TD3:
         action_range: half the width of the action interval, a number or (action_dim,).
         policy_target_update_interval: Q updates for each policy update.
         q_lr, policy_lr: learning rates of Adam.
-        policy_loss, standardise_rewards, clip_actions, weight_init: as the constants of these
-            names, by default with their values.
-        eager: run updates uncompiled.
+        the rest: as the constants and flags of these names, by default with their values.
     """
 
     __reduce__ = cannot_be_copied
@@ -241,8 +238,7 @@ class TD3:
                  policy_loss=POLICY_LOSS, standardise_rewards=STANDARDISE_REWARDS,
                  clip_actions=CLIP_ACTIONS, weight_init=WEIGHT_INIT, eager=args.eager):
         self.replay_buffer = replay_buffer
-        self.policy_loss = policy_loss
-        self.standardise_rewards = standardise_rewards
+        self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
 
         # all networks
         sizes = state_dim, action_dim, hidden_dim
@@ -284,6 +280,7 @@ class TD3:
         self.q_optimizer2 = joined(self.q_optimizer2, self.q_net2.trainable_weights)
         self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
         self.policy_net.infer = self._act
+        check_choice("policy_loss", self.policy_loss, "q1", "min")
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -302,15 +299,12 @@ class TD3:
         """Update all networks n_updates times, each time from a new batch.
 
         Args:
-            batch_size: transitions in a batch.
+            batch_size: transitions in a batch; a ValueError if fewer are stored.
             eval_noise_scale: standard deviation of target policy smoothing (6.16).
             reward_scale: factor of the rewards (standardised over the batch, see the constants).
             gamma: discount factor.
             soft_tau: share of the networks in the soft updates of their targets.
             n_updates: how many updates to make in one compiled call.
-
-        Raises:
-            ValueError: the buffer holds fewer transitions than a batch.
         """
         batches = self.replay_buffer.rows(batch_size, n_updates)
         policy_turns = []
@@ -391,7 +385,7 @@ class TD3:
 
     def save(self, path=None):
         """Save all networks into the npz file `path`, or the usual one; returns its path."""
-        path = Path(path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset))
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 

@@ -26,6 +26,12 @@ def fan_in(shape, dtype=tf.float32):
     return tf.random.uniform(shape, -bound, bound, dtype)
 
 
+def check_choice(name, value, *allowed):
+    """Raise a ValueError unless the option is one of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+
+
 @contextlib.contextmanager
 def memory_for(flag, value):
     """Within this block, networks too large for the memory are a UserError that names the flag."""
