@@ -29,10 +29,11 @@ import itertools
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context  # call_function: 20 us, the public call takes 90
+from tensorlayer.models import Model
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.networks import parts_of, variables_of
+from common.networks import parts_of, refresh, variables_of
 
 # On a CPU a call is over when it returns, so the next may write where this one's input was.
 ON_CPU = not tf.config.list_physical_devices("GPU")
@@ -129,6 +130,9 @@ class Compiler:
         except KeyError:
             pass
         self.unpack()
+        for value in vars(self.agent).values():
+            if isinstance(value, Model):
+                refresh(value)
         self.join()
         before, self._parts = self._parts, list(parts_of(self.agent, self.numbers))
         objects, options = _objects_and_options(self._parts)

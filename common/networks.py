@@ -107,7 +107,6 @@ def parts_of(agent, numbers=()):
         if not (count or name.startswith("_") or isinstance(value, (tf.Tensor, type(None)))):
             yield vars(agent), name, value
         if isinstance(value, Model):
-            refresh(value)
             for of_model in vars(value):
                 if not (of_model.startswith("_") or of_model in ("name", "num_actions")):
                     yield vars(value), of_model, vars(value)[of_model]
