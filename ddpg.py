@@ -84,6 +84,7 @@ PRESETS["tuned"] = {
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once
 
+import contextlib
 import itertools
 import random
 import time
@@ -93,9 +94,10 @@ import tensorflow as tf
 import tensorlayer as tl
 
 from common import explain, report, weights
-from common.compiled import Compiler
+from common.compiled import Compiler, cannot_be_copied, joined
 from common.environment import make
-from common.networks import fan_in, networks_of
+from common.networks import check_choice, fan_in, memory_for, networks_of
+from common.replay_buffer import check_sizes, empty_rows
 
 
 class OrnsteinUhlenbeck:
@@ -139,50 +141,55 @@ class DDPG:
     Args:
         action_dim, state_dim: sizes of an action and a state.
         action_range: half the width of the action interval, a number or (action_dim,).
+        the rest: as the constants and flags of these names, by default with their values.
     """
 
     count = itertools.count()  # TensorLayer wants another name for each model of a process
+    __reduce__ = cannot_be_copied
 
-    def __init__(self, action_dim, state_dim, action_range):
+    def __init__(self, action_dim, state_dim, action_range, lr_a=LR_A, lr_c=LR_C, gamma=GAMMA,
+                 tau=TAU, memory_capacity=MEMORY_CAPACITY, batch_size=BATCH_SIZE,
+                 hidden_dim=HIDDEN_DIM, noise=NOISE, var=VAR, ou_theta=OU_THETA,
+                 var_decay=VAR_DECAY, reward_scale=REWARD_SCALE, weight_init=WEIGHT_INIT,
+                 eager=args.eager):
         # a row: state, action, reward, next state, done
-        self.memory = np.zeros((MEMORY_CAPACITY, state_dim * 2 + action_dim + 2), dtype=np.float32)
+        width = state_dim * 2 + action_dim + 2
+        self.memory = empty_rows("--memory-capacity", memory_capacity, width)
         self.pointer = 0
         self.action_dim, self.state_dim = action_dim, state_dim
-        self.action_range = np.float32(action_range)
-        self.var = VAR
+        self.action_range = action_range = np.float32(action_range)
+        self.gamma, self.tau, self.reward_scale = gamma, tau, reward_scale
+        self.noise, self.var, self.var_decay, self.batch_size = noise, var, var_decay, batch_size
         self.generator = np.random.default_rng(np.random.randint(2**31))  # of noise and batches
-        self.ou = OrnsteinUhlenbeck(action_dim, OU_THETA, generator=self.generator)
+        self.ou = OrnsteinUhlenbeck(action_dim, ou_theta, generator=self.generator)
 
-        W_init = tf.random_normal_initializer(mean=0, stddev=0.3)
-        b_init = tf.constant_initializer(0.1)
-        if WEIGHT_INIT == "fan_in":
-            W_init, b_init = fan_in, tf.constant_initializer(0.0)
+        normal = tf.random_normal_initializer(mean=0, stddev=0.3), tf.constant_initializer(0.1)
+        W_init, b_init = {"normal": normal,
+                          "fan_in": (fan_in, tf.constant_initializer(0.0))}[weight_init]
         number = next(DDPG.count)
 
         def get_actor(input_state_shape, name=""):
             """The actor: state -> hidden -> hidden -> tanh, times the action range."""
             input_layer = tl.layers.Input(input_state_shape, name="A_input")
-            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="A_l1")(input_layer)
-            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="A_l2")(layer)
             layer = tl.layers.Dense(n_units=action_dim, act=tf.nn.tanh, W_init=W_init,
                                     b_init=b_init, name="A_a")(layer)
-            layer = tl.layers.Lambda(lambda x: self.action_range * x)(layer)
-            return tl.models.Model(inputs=input_layer, outputs=layer,
-                                   name=f"Actor{name}_{number}")
+            layer = tl.layers.Lambda(lambda x: action_range * x)(layer)
+            return tl.models.Model(inputs=input_layer, outputs=layer, name=f"Actor{name}_{number}")
 
         def get_critic(input_state_shape, input_action_shape, name=""):
             """The critic: state and action -> hidden -> hidden -> Q."""
             state_input = tl.layers.Input(input_state_shape, name="C_s_input")
             action_input = tl.layers.Input(input_action_shape, name="C_a_input")
             layer = tl.layers.Concat(1)([state_input, action_input])
-            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="C_l1")(layer)
-            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="C_l2")(layer)
-            layer = tl.layers.Dense(n_units=1, W_init=W_init, b_init=b_init,
-                                    name="C_out")(layer)
+            layer = tl.layers.Dense(n_units=1, W_init=W_init, b_init=b_init, name="C_out")(layer)
             return tl.models.Model(inputs=[state_input, action_input], outputs=layer,
                                    name=f"Critic{name}_{number}")
 
@@ -206,22 +213,30 @@ class DDPG:
         copy_para(self.critic, self.critic_target)
         self.critic_target.eval()
 
-        # The first apply() creates the averages: here, where they equal the targets.
-        self.ema = tf.train.ExponentialMovingAverage(decay=1 - TAU)
-        paras = self.actor.trainable_weights + self.critic.trainable_weights
-        self.ema.apply(paras)
-        self.averages = [self.ema.average(para) for para in paras]
-
-        self.actor_opt = tf.optimizers.Adam(LR_A)
-        self.critic_opt = tf.optimizers.Adam(LR_C)
-        self.actor_opt.build(self.actor.trainable_weights)
-        self.critic_opt.build(self.critic.trainable_weights)
+        self.averages = []  # of the moving average, see _join()
+        self.actor_opt = tf.optimizers.Adam(lr_a)
+        self.critic_opt = tf.optimizers.Adam(lr_c)
 
         self.losses = None  # and mean Q, of the last update
         self.loss_names = ["loss/critic", "loss/actor", "q/mean"]
-        self.compiler = Compiler(self, eager=args.eager)
-        self._act = self.compiler.function(self.actor)
+        self.compiler = Compiler(self, eager, self._join, ("gamma", "tau", "reward_scale"))
+        self._act = self.compiler.function(lambda states: self.actor(states))
         self._learn = self.compiler.repeated(lambda bt, _: self._update_from(bt), report.COMPILING)
+        self._join()
+
+    def _join(self):
+        """Averages from the targets, slots for the weights, also where one is replaced later."""
+        # The first apply() creates the averages: here, where they equal the targets.
+        self.ema = tf.train.ExponentialMovingAverage(decay=1 - self.tau)
+        paras = self.actor.trainable_weights + self.critic.trainable_weights
+        self.ema.apply(paras)
+        self.averages = [self.ema.average(para) for para in paras]
+        targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
+        for average, target in zip(self.averages, targets):
+            average.assign(target)
+        self.actor_opt = joined(self.actor_opt, self.actor.trainable_weights)
+        self.critic_opt = joined(self.critic_opt, self.critic.trainable_weights)
+        check_choice("noise", self.noise, "gaussian", "ou")
 
     def ema_update(self):
         """Move the targets towards the networks, by TAU (6.7, 6.8)."""
@@ -234,7 +249,7 @@ class DDPG:
     @property
     def size(self):
         """How many transitions are stored."""
-        return min(self.pointer, MEMORY_CAPACITY)
+        return min(self.pointer, len(self.memory))
 
     def reset_noise(self):
         """Start the noise process anew, as algorithm 6.26 does for each episode."""
@@ -245,7 +260,7 @@ class DDPG:
         a = self._act(np.array([s], dtype=np.float32)).numpy()[0]
         if greedy:
             return a
-        if NOISE == "ou":
+        if self.noise == "ou":
             noise = self.ou.sample()
         else:
             noise = self.generator.standard_normal(self.action_dim)
@@ -258,10 +273,13 @@ class DDPG:
     def learn(self, n_updates=1):
         """Update critic, actor and targets n_updates times, each time from a new batch.
 
-        The batches are drawn from the whole memory, or from what is stored of it.
+        The batches are drawn from the whole memory, or from what is stored of it; where that
+        is nothing, a ValueError says so.
         """
-        self.var *= VAR_DECAY**n_updates
-        indices = self.generator.integers(self.size, size=(n_updates, BATCH_SIZE))
+        if not self.size:
+            raise ValueError("the memory is empty: call store_transition() before learn()")
+        self.var *= self.var_decay**n_updates
+        indices = self.generator.integers(self.size, size=(n_updates, self.batch_size))
         self.losses = self._learn(self.memory[indices], (None,) * n_updates)
 
     def _update_from(self, bt):
@@ -276,7 +294,7 @@ class DDPG:
         with tf.GradientTape() as tape:
             a_ = self.actor_target(bs_)
             q_ = self.critic_target([bs_, a_])
-            y = REWARD_SCALE * br + GAMMA * (1 - bd) * q_
+            y = self.reward_scale * br + self.gamma * (1 - bd) * q_
             q = self.critic([bs, ba])
             td_error = tf.reduce_mean(tf.square(y - q))
         q_mean = tf.reduce_mean(q)
@@ -297,15 +315,15 @@ class DDPG:
         """Store one transition; the oldest is overwritten once the memory is full.
 
         Args:
-            s, s_: (state_dim,) observations before and after.
-            a: (action_dim,).
+            s, s_: (state_dim,) observations before and after, arrays or lists.
+            a: (action_dim,) or a number.
             r: reward.
             done: true only for a real terminal, after which nothing can be earned.
+        A ValueError names what has another size.
         """
-        s = s.astype(np.float32)
-        s_ = s_.astype(np.float32)
-        transition = np.hstack((s, a, [r], s_, [done]))
-        index = self.pointer % MEMORY_CAPACITY
+        check_sizes(self.state_dim, self.action_dim, s, a, r, s_, done)
+        transition = np.hstack((s, a, r, s_, done))
+        index = self.pointer % len(self.memory)
         self.memory[index, :] = transition
         self.pointer += 1
 
@@ -317,19 +335,17 @@ class DDPG:
         """Q values (N,) of actions (N, action_dim) in states (N, state_dim)."""
         return self.critic([states, actions]).numpy()[:, 0]
 
-    def save(self):
-        """Save all networks; returns the file's path."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
+    def save(self, path=None):
+        """Save all networks into the npz file `path`, or the usual one; returns its path."""
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 
-    def load(self):
+    def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
-        targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
-        for average, target in zip(self.averages, targets):
-            average.assign(target)
+        self._join()
 
 
 if __name__ == "__main__":
@@ -346,10 +362,11 @@ if __name__ == "__main__":
     action_dim = env.action_space.shape[0]
     action_range = env.action_space.high  # actions are in [-action_range, action_range]
 
-    agent = DDPG(action_dim, state_dim, action_range)
+    with memory_for("--hidden-dim", HIDDEN_DIM):
+        agent = DDPG(action_dim, state_dim, action_range)
 
     if args.train:
-        with report.Training(agent, env, args, globals()) as log:
+        with contextlib.closing(env), report.Training(agent, env, args, globals()) as log:
             frame_idx = log.steps  # 0, unless resumed
             for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
                 state = env.reset()
@@ -374,27 +391,27 @@ if __name__ == "__main__":
                     if done or info["TimeLimit.truncated"]:
                         break
                 log.episode(episode_reward, step + 1, noise_scale=agent.var)
+    else:
+        env.close()  # a simulator may be open only once
 
     if args.test:
         agent.load()
-        env = make(ENV_ID, render=True, record=report.film_path(args, globals()),
-                   unit_actions=UNIT_ACTIONS)
-        env.seed(RANDOM_SEED)
         t0 = time.time()
         rewards = []
-        for episode in range(TEST_EPISODES):
-            state = env.reset()
-            episode_reward = 0
-            for step in range(MAX_STEPS):
-                env.render()
-                state, reward, done, info = env.step(agent.get_action(state, greedy=True))
-                episode_reward += reward
-                if done or info["TimeLimit.truncated"]:
-                    break
-            rewards.append(episode_reward)
-            number = f"{episode + 1}/{TEST_EPISODES}"
-            report.episode_line("Testing", number, episode_reward, t0)
+        film = report.film_path(args, globals())
+        with contextlib.closing(make(ENV_ID, True, film, UNIT_ACTIONS)) as env:
+            env.seed(RANDOM_SEED)
+            for episode in range(TEST_EPISODES):
+                state = env.reset()
+                episode_reward = 0
+                for step in range(MAX_STEPS):
+                    env.render()
+                    state, reward, done, info = env.step(agent.get_action(state, greedy=True))
+                    episode_reward += reward
+                    if done or info["TimeLimit.truncated"]:
+                        break
+                rewards.append(episode_reward)
+                report.episode_line("Testing", f"{episode + 1}/{TEST_EPISODES}", episode_reward, t0)
         report.test_summary(rewards)
-        env.close()
         if args.explain:
             explain.save(agent, args, globals())

@@ -84,6 +84,7 @@ PRESETS["tuned"] = {
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once
 
+import contextlib
 import random
 import time
 
@@ -94,9 +95,9 @@ from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import explain, report, weights
-from common.compiled import Compiler, standard_normal
+from common.compiled import Compiler, cannot_be_copied, joined, standard_normal
 from common.environment import make
-from common.networks import connect, fan_in, networks_of
+from common.networks import check_choice, connect, fan_in, memory_for, networks_of
 from common.replay_buffer import ReplayBuffer
 
 Normal = tfp.distributions.Normal
@@ -109,14 +110,14 @@ class SoftQNetwork(Model):
         num_inputs, num_actions: sizes of a state and an action.
         hidden_dim: units in each hidden layer.
         init_w: weights start uniform in [-init_w, init_w].
+        weight_init: "small", as said; "fan_in" as in the paper's code.
     """
 
-    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3):
+    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3, weight_init=WEIGHT_INIT):
         super().__init__()
         input_dim = num_inputs + num_actions
-        w_init = tf.random_uniform_initializer(-init_w, init_w)
-        if WEIGHT_INIT == "fan_in":
-            w_init = fan_in
+        uniform = tf.random_uniform_initializer(-init_w, init_w)
+        w_init = {"small": uniform, "fan_in": fan_in}[weight_init]
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
@@ -214,7 +215,7 @@ class PolicyNetwork(Model):
 
     def get_action(self, state, greedy=False):
         """The action (num_actions,) for one state (num_inputs,)."""
-        return self.infer(state[np.newaxis], greedy).numpy()[0]
+        return self.infer(np.asarray(state, np.float32)[np.newaxis], greedy).numpy()[0]
 
     def sample_action(self):
         """A uniformly random action (num_actions,)."""
@@ -231,27 +232,33 @@ class SAC:
         hidden_dim: units in each hidden layer.
         action_range: half the width of the action interval, a number or (action_dim,).
         soft_q_lr, policy_lr, alpha_lr: learning rates of Adam.
+        the rest: as the constants and flags of these names, by default with their values.
     """
 
+    __reduce__ = cannot_be_copied
+
     def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
-                 soft_q_lr=3e-4, policy_lr=3e-4, alpha_lr=3e-4):
+                 soft_q_lr=3e-4, policy_lr=3e-4, alpha_lr=3e-4,
+                 policy_loss=POLICY_LOSS, standardise_rewards=STANDARDISE_REWARDS,
+                 weight_init=WEIGHT_INIT, eager=args.eager):
         self.replay_buffer = replay_buffer
+        self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
 
         # all networks
-        self.soft_q_net1 = SoftQNetwork(state_dim, action_dim, hidden_dim)
-        self.soft_q_net2 = SoftQNetwork(state_dim, action_dim, hidden_dim)
-        self.target_soft_q_net1 = SoftQNetwork(state_dim, action_dim, hidden_dim)
-        self.target_soft_q_net2 = SoftQNetwork(state_dim, action_dim, hidden_dim)
-        self.policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
+        sizes = state_dim, action_dim, hidden_dim
+        self.soft_q_net1 = SoftQNetwork(*sizes, weight_init=weight_init)
+        self.soft_q_net2 = SoftQNetwork(*sizes, weight_init=weight_init)
+        self.target_soft_q_net1 = SoftQNetwork(*sizes, weight_init=weight_init)
+        self.target_soft_q_net2 = SoftQNetwork(*sizes, weight_init=weight_init)
+        self.policy_net = PolicyNetwork(*sizes, action_range)
         self.log_alpha = tf.Variable(0, dtype=np.float32, name="log_alpha")
         self.alpha = tf.Variable(tf.math.exp(self.log_alpha), name="alpha", trainable=False)
 
         # training mode
-        self.soft_q_net1.train()
-        self.soft_q_net2.train()
+        for net in (self.soft_q_net1, self.soft_q_net2, self.policy_net):
+            net.train()
         self.target_soft_q_net1.eval()
         self.target_soft_q_net2.eval()
-        self.policy_net.train()
 
         # targets start as copies
         self.target_soft_q_net1 = self.target_ini(self.soft_q_net1, self.target_soft_q_net1)
@@ -261,16 +268,22 @@ class SAC:
         self.soft_q_optimizer2 = tf.optimizers.Adam(soft_q_lr)
         self.policy_optimizer = tf.optimizers.Adam(policy_lr)
         self.alpha_optimizer = tf.optimizers.Adam(alpha_lr)
-        self.soft_q_optimizer1.build(self.soft_q_net1.trainable_weights)
-        self.soft_q_optimizer2.build(self.soft_q_net2.trainable_weights)
-        self.policy_optimizer.build(self.policy_net.trainable_weights)
-        self.alpha_optimizer.build([self.log_alpha])
 
         self.losses = None  # of the last update, with mean Q and alpha
         self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "loss/alpha", "q/mean", "alpha"]
-        self.compiler = Compiler(self, eager=args.eager)
-        self.policy_net.infer = self.compiler.function(self.policy_net.act)
+        self.compiler = Compiler(self, eager, self._join)
+        self._act = self.compiler.function(lambda *args: self.policy_net.act(*args))
         self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
+        self._join()
+
+    def _join(self):
+        """Give each optimizer slots for its network's weights, also where one is replaced later."""
+        self.soft_q_optimizer1 = joined(self.soft_q_optimizer1, self.soft_q_net1.trainable_weights)
+        self.soft_q_optimizer2 = joined(self.soft_q_optimizer2, self.soft_q_net2.trainable_weights)
+        self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
+        self.alpha_optimizer = joined(self.alpha_optimizer, [self.log_alpha])
+        self.policy_net.infer = self._act
+        check_choice("policy_loss", self.policy_loss, "q1", "min")
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -289,7 +302,7 @@ class SAC:
         """Update all networks and alpha n_updates times, each time from a new batch.
 
         Args:
-            batch_size: transitions in a batch.
+            batch_size: transitions in a batch; a ValueError if fewer are stored.
             reward_scale: factor of the rewards (standardised over the batch, see the constants).
             auto_entropy: learn alpha; if not, alpha is 1.
             target_entropy: what the policy's entropy is steered to (kappa in 6.29).
@@ -307,7 +320,7 @@ class SAC:
         state, action, reward, next_state, done = self.replay_buffer.columns(batch)
 
         # rewards standardised over the batch; 1e-6 for batches of equal rewards
-        if STANDARDISE_REWARDS:
+        if self.standardise_rewards:
             reward = (reward - tf.reduce_mean(reward, axis=0)) / (
                 tf.math.reduce_std(reward, axis=0) + 1e-6
             )
@@ -338,7 +351,7 @@ class SAC:
         with tf.GradientTape() as p_tape:
             new_action, log_prob, _, _, _ = self.policy_net.evaluate(state)
             new_q_input = tf.concat([state, new_action], 1)
-            if POLICY_LOSS == "min":  # implementation 1
+            if self.policy_loss == "min":  # implementation 1
                 predicted_new_q_value = tf.minimum(self.soft_q_net1(new_q_input),
                                                    self.soft_q_net2(new_q_input))
             else:  # implementation 2
@@ -369,22 +382,22 @@ class SAC:
 
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self.policy_net.infer(states, True).numpy()
+        return self._act(states, True).numpy()
 
     def q_values(self, states, actions):
         """Soft Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""
         q_input = tf.concat([states, actions], 1)
         return tf.minimum(self.soft_q_net1(q_input), self.soft_q_net2(q_input)).numpy()[:, 0]
 
-    def save(self):
-        """Save all networks; returns the file's path."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
+    def save(self, path=None):
+        """Save all networks into the npz file `path`, or the usual one; returns its path."""
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 
-    def load(self):
+    def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
 
 
@@ -402,11 +415,12 @@ if __name__ == "__main__":
     tf.random.set_seed(RANDOM_SEED)
 
     replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE)
-    agent = SAC(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
-                SOFT_Q_LR, POLICY_LR, ALPHA_LR)
+    with memory_for("--hidden-dim", HIDDEN_DIM):
+        agent = SAC(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
+                    SOFT_Q_LR, POLICY_LR, ALPHA_LR)
 
     if args.train:
-        with report.Training(agent, env, args, globals()) as log:
+        with contextlib.closing(env), report.Training(agent, env, args, globals()) as log:
             frame_idx = log.steps  # 0, unless resumed
             for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
                 state = env.reset()
@@ -430,28 +444,28 @@ if __name__ == "__main__":
                     if done or info["TimeLimit.truncated"]:
                         break
                 log.episode(episode_reward, step + 1)
+    else:
+        env.close()  # a simulator may be open only once
 
     if args.test:
         agent.load()
-        env = make(ENV_ID, render=True, record=report.film_path(args, globals()),
-                   unit_actions=UNIT_ACTIONS)
-        env.seed(RANDOM_SEED)
         t0 = time.time()
         rewards = []
-        for episode in range(TEST_EPISODES):
-            state = env.reset()
-            episode_reward = 0
-            for step in range(MAX_STEPS):
-                env.render()
-                action = agent.policy_net.get_action(state, greedy=True)
-                state, reward, done, info = env.step(action)
-                episode_reward += reward
-                if done or info["TimeLimit.truncated"]:
-                    break
-            rewards.append(episode_reward)
-            number = f"{episode + 1}/{TEST_EPISODES}"
-            report.episode_line("Testing", number, episode_reward, t0)
+        film = report.film_path(args, globals())
+        with contextlib.closing(make(ENV_ID, True, film, UNIT_ACTIONS)) as env:
+            env.seed(RANDOM_SEED)
+            for episode in range(TEST_EPISODES):
+                state = env.reset()
+                episode_reward = 0
+                for step in range(MAX_STEPS):
+                    env.render()
+                    action = agent.policy_net.get_action(state, greedy=True)
+                    state, reward, done, info = env.step(action)
+                    episode_reward += reward
+                    if done or info["TimeLimit.truncated"]:
+                        break
+                rewards.append(episode_reward)
+                report.episode_line("Testing", f"{episode + 1}/{TEST_EPISODES}", episode_reward, t0)
         report.test_summary(rewards)
-        env.close()
         if args.explain:
             explain.save(agent, args, globals())

@@ -88,6 +88,7 @@ PRESETS["tuned"] = {
 
 args = arguments.parse(globals())  # before the long imports, so that --help answers at once
 
+import contextlib
 import random
 import time
 
@@ -97,9 +98,9 @@ from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import explain, report, weights
-from common.compiled import Compiler, standard_normal
+from common.compiled import Compiler, cannot_be_copied, joined, standard_normal
 from common.environment import make
-from common.networks import connect, fan_in, networks_of
+from common.networks import check_choice, connect, fan_in, memory_for, networks_of
 from common.replay_buffer import ReplayBuffer
 
 
@@ -110,14 +111,14 @@ class QNetwork(Model):
         num_inputs, num_actions: sizes of a state and an action.
         hidden_dim: units in each hidden layer.
         init_w: weights start uniform in [-init_w, init_w].
+        weight_init: "small", as said; "fan_in" as in the papers.
     """
 
-    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3):
+    def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3, weight_init=WEIGHT_INIT):
         super().__init__()
         input_dim = num_inputs + num_actions
-        w_init = tf.random_uniform_initializer(-init_w, init_w)
-        if WEIGHT_INIT == "fan_in":
-            w_init = fan_in
+        uniform = tf.random_uniform_initializer(-init_w, init_w)
+        w_init = {"small": uniform, "fan_in": fan_in}[weight_init]
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
@@ -142,13 +143,15 @@ class PolicyNetwork(Model):
         hidden_dim: units in each hidden layer.
         action_range: half the width of the action interval, a number or (num_actions,).
         init_w: weights start uniform in [-init_w, init_w].
+        clip_actions: no noise carries an action beyond the range.
+        weight_init: "small", as said; "fan_in" as in the papers.
     """
 
-    def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3):
+    def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3,
+                 clip_actions=CLIP_ACTIONS, weight_init=WEIGHT_INIT):
         super().__init__()
-        w_init = tf.random_uniform_initializer(-init_w, init_w)
-        if WEIGHT_INIT == "fan_in":
-            w_init = fan_in
+        uniform = tf.random_uniform_initializer(-init_w, init_w)
+        w_init = {"small": uniform, "fan_in": fan_in}[weight_init]
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=num_inputs, name="policy1")
@@ -162,6 +165,7 @@ class PolicyNetwork(Model):
 
         self.action_range = np.float32(action_range)
         self.num_actions = num_actions
+        self.clip_actions = clip_actions
         self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
         self.infer = self.forward  # for get_action(); TD3 puts the compiled function here
         connect(self, num_inputs)
@@ -182,7 +186,7 @@ class PolicyNetwork(Model):
             eval_noise_scale: standard deviation of the noise, clipped at twice this.
 
         Returns:
-            (N, num_actions), differentiable; noise may carry it beyond the range.
+            (N, num_actions), differentiable; noise may carry it beyond the range (clip_actions).
         """
         state = tf.cast(state, tf.float32)
         action = self.forward(state)
@@ -192,19 +196,19 @@ class PolicyNetwork(Model):
         noise = standard_normal(self.generator, action.shape) * eval_noise_scale
         noise = tf.clip_by_value(noise, -eval_noise_clip, eval_noise_clip)
         action = action + noise
-        if CLIP_ACTIONS:
+        if self.clip_actions:
             action = tf.clip_by_value(action, -self.action_range, self.action_range)
         return action
 
     def get_action(self, state, explore_noise_scale, greedy=False):
         """The action (num_actions,) for one state (num_inputs,), with noise unless greedy."""
-        action = self.infer(state[np.newaxis]).numpy()[0]
+        action = self.infer(np.asarray(state, np.float32)[np.newaxis]).numpy()[0]
         action = self.action_range * action
         if greedy:
             return action
         noise = self.generator.standard_normal(self.num_actions, dtype=np.float32)
         action = action + explore_noise_scale * noise
-        if CLIP_ACTIONS:
+        if self.clip_actions:
             action = np.clip(action, -self.action_range, self.action_range)
         return action
 
@@ -224,19 +228,27 @@ class TD3:
         action_range: half the width of the action interval, a number or (action_dim,).
         policy_target_update_interval: Q updates for each policy update.
         q_lr, policy_lr: learning rates of Adam.
+        the rest: as the constants and flags of these names, by default with their values.
     """
 
+    __reduce__ = cannot_be_copied
+
     def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
-                 policy_target_update_interval=1, q_lr=3e-4, policy_lr=3e-4):
+                 policy_target_update_interval=1, q_lr=3e-4, policy_lr=3e-4,
+                 policy_loss=POLICY_LOSS, standardise_rewards=STANDARDISE_REWARDS,
+                 clip_actions=CLIP_ACTIONS, weight_init=WEIGHT_INIT, eager=args.eager):
         self.replay_buffer = replay_buffer
+        self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
 
         # all networks
-        self.q_net1 = QNetwork(state_dim, action_dim, hidden_dim)
-        self.q_net2 = QNetwork(state_dim, action_dim, hidden_dim)
-        self.target_q_net1 = QNetwork(state_dim, action_dim, hidden_dim)
-        self.target_q_net2 = QNetwork(state_dim, action_dim, hidden_dim)
-        self.policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
-        self.target_policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
+        sizes = state_dim, action_dim, hidden_dim
+        self.q_net1 = QNetwork(*sizes, weight_init=weight_init)
+        self.q_net2 = QNetwork(*sizes, weight_init=weight_init)
+        self.target_q_net1 = QNetwork(*sizes, weight_init=weight_init)
+        self.target_q_net2 = QNetwork(*sizes, weight_init=weight_init)
+        options = {"clip_actions": clip_actions, "weight_init": weight_init}
+        self.policy_net = PolicyNetwork(*sizes, action_range, **options)
+        self.target_policy_net = PolicyNetwork(*sizes, action_range, **options)
 
         # targets start as copies
         self.target_q_net1 = self.target_ini(self.q_net1, self.target_q_net1)
@@ -254,15 +266,21 @@ class TD3:
         self.q_optimizer1 = tf.optimizers.Adam(q_lr)
         self.q_optimizer2 = tf.optimizers.Adam(q_lr)
         self.policy_optimizer = tf.optimizers.Adam(policy_lr)
-        self.q_optimizer1.build(self.q_net1.trainable_weights)
-        self.q_optimizer2.build(self.q_net2.trainable_weights)
-        self.policy_optimizer.build(self.policy_net.trainable_weights)
 
         self.losses = None  # and mean Q, of the last update; the policy's is 0 when delayed
         self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "q/mean"]
-        self.compiler = Compiler(self, eager=args.eager)
-        self.policy_net.infer = self.compiler.function(self.policy_net.forward)
+        self.compiler = Compiler(self, eager, self._join)
+        self._act = self.compiler.function(lambda state: self.policy_net.forward(state))
         self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
+        self._join()
+
+    def _join(self):
+        """Give each optimizer slots for its network's weights, also where one is replaced later."""
+        self.q_optimizer1 = joined(self.q_optimizer1, self.q_net1.trainable_weights)
+        self.q_optimizer2 = joined(self.q_optimizer2, self.q_net2.trainable_weights)
+        self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
+        self.policy_net.infer = self._act
+        check_choice("policy_loss", self.policy_loss, "q1", "min")
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -281,22 +299,21 @@ class TD3:
         """Update all networks n_updates times, each time from a new batch.
 
         Args:
-            batch_size: transitions in a batch.
+            batch_size: transitions in a batch; a ValueError if fewer are stored.
             eval_noise_scale: standard deviation of target policy smoothing (6.16).
             reward_scale: factor of the rewards (standardised over the batch, see the constants).
             gamma: discount factor.
             soft_tau: share of the networks in the soft updates of their targets.
             n_updates: how many updates to make in one compiled call.
         """
+        batches = self.replay_buffer.rows(batch_size, n_updates)
         policy_turns = []
         for _ in range(n_updates):
             self.update_cnt += 1
             # Technique two, delayed policy updates: not at every update of the Q functions
             policy_turns.append(self.update_cnt % self.policy_target_update_interval == 0)
-        self.losses = self._update(
-            self.replay_buffer.rows(batch_size, n_updates), tuple(policy_turns),
-            float(eval_noise_scale), float(reward_scale), float(gamma), float(soft_tau),
-        )
+        self.losses = self._update(batches, tuple(policy_turns), float(eval_noise_scale),
+                                   float(reward_scale), float(gamma), float(soft_tau))
 
     def _update_from(self, batch, policy_turn, eval_noise_scale, reward_scale, gamma, soft_tau):
         """One update: the body of the chapter's update(), algorithm 6.27."""
@@ -308,7 +325,7 @@ class TD3:
         )  # clipped normal noise
 
         # rewards standardised over the batch; 1e-6 for batches of equal rewards
-        if STANDARDISE_REWARDS:
+        if self.standardise_rewards:
             reward = (reward - tf.reduce_mean(reward, axis=0)) / (
                 tf.math.reduce_std(reward, axis=0) + 1e-6
             )
@@ -340,7 +357,7 @@ class TD3:
             with tf.GradientTape() as p_tape:
                 new_action = self.policy_net.evaluate(state, eval_noise_scale=0.0)  # no noise
                 new_q_input = tf.concat([state, new_action], 1)
-                if POLICY_LOSS == "min":  # implementation 1
+                if self.policy_loss == "min":  # implementation 1
                     predicted_new_q_value = tf.minimum(self.q_net1(new_q_input),
                                                        self.q_net2(new_q_input))
                 else:  # implementation 2
@@ -359,22 +376,22 @@ class TD3:
 
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self.policy_net.action_range * self.policy_net.infer(states).numpy()
+        return self.policy_net.action_range * self._act(states).numpy()
 
     def q_values(self, states, actions):
         """Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""
         q_input = tf.concat([states, actions], 1)
         return tf.minimum(self.q_net1(q_input), self.q_net2(q_input)).numpy()[:, 0]
 
-    def save(self):
-        """Save all networks; returns the file's path."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
+    def save(self, path=None):
+        """Save all networks into the npz file `path`, or the usual one; returns its path."""
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         return path
 
-    def load(self):
+    def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
+        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
 
 
@@ -392,11 +409,12 @@ if __name__ == "__main__":
     tf.random.set_seed(RANDOM_SEED)
 
     replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE)
-    agent = TD3(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
-                POLICY_TARGET_UPDATE_INTERVAL, Q_LR, POLICY_LR)
+    with memory_for("--hidden-dim", HIDDEN_DIM):
+        agent = TD3(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
+                    POLICY_TARGET_UPDATE_INTERVAL, Q_LR, POLICY_LR)
 
     if args.train:
-        with report.Training(agent, env, args, globals()) as log:
+        with contextlib.closing(env), report.Training(agent, env, args, globals()) as log:
             frame_idx = log.steps  # 0, unless resumed
             for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
                 state = env.reset()
@@ -420,28 +438,28 @@ if __name__ == "__main__":
                     if done or info["TimeLimit.truncated"]:
                         break
                 log.episode(episode_reward, step + 1, noise_scale=EXPLORE_NOISE_SCALE)
+    else:
+        env.close()  # a simulator may be open only once
 
     if args.test:
         agent.load()
-        env = make(ENV_ID, render=True, record=report.film_path(args, globals()),
-                   unit_actions=UNIT_ACTIONS)
-        env.seed(RANDOM_SEED)
         t0 = time.time()
         rewards = []
-        for episode in range(TEST_EPISODES):
-            state = env.reset()
-            episode_reward = 0
-            for step in range(MAX_STEPS):
-                env.render()
-                action = agent.policy_net.get_action(state, EXPLORE_NOISE_SCALE, greedy=True)
-                state, reward, done, info = env.step(action)
-                episode_reward += reward
-                if done or info["TimeLimit.truncated"]:
-                    break
-            rewards.append(episode_reward)
-            number = f"{episode + 1}/{TEST_EPISODES}"
-            report.episode_line("Testing", number, episode_reward, t0)
+        film = report.film_path(args, globals())
+        with contextlib.closing(make(ENV_ID, True, film, UNIT_ACTIONS)) as env:
+            env.seed(RANDOM_SEED)
+            for episode in range(TEST_EPISODES):
+                state = env.reset()
+                episode_reward = 0
+                for step in range(MAX_STEPS):
+                    env.render()
+                    action = agent.policy_net.get_action(state, EXPLORE_NOISE_SCALE, greedy=True)
+                    state, reward, done, info = env.step(action)
+                    episode_reward += reward
+                    if done or info["TimeLimit.truncated"]:
+                        break
+                rewards.append(episode_reward)
+                report.episode_line("Testing", f"{episode + 1}/{TEST_EPISODES}", episode_reward, t0)
         report.test_summary(rewards)
-        env.close()
         if args.explain:
             explain.save(agent, args, globals())

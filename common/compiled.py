@@ -18,6 +18,9 @@ calling a network that holds it) first writes the vectors back, and the next
 compiled call packs them again: nobody sees old values. The one exception is a
 tf.function of your own that reads the variables: it holds them from its tracing
 on, unnoticed, so call `agent.compiler.unpack()` before you call it.
+
+A compiled function has the agent's networks, optimizers and options built in. So each call
+first looks whether they are still the same objects, and compiles anew if they are not.
 """
 
 import contextlib
@@ -26,10 +29,11 @@ import itertools
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context  # call_function: 20 us, the public call takes 90
+from tensorlayer.models import Model
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.networks import variables_of
+from common.networks import parts_of, refresh, variables_of
 
 # On a CPU a call is over when it returns, so the next may write where this one's input was.
 ON_CPU = not tf.config.list_physical_devices("GPU")
@@ -60,14 +64,21 @@ class Compiler:
     """Compiles functions over the variables of one agent.
 
     Args:
-        agent: its networks, optimizers and variables are looked up among its
-            attributes when a function is first called.
+        agent: its networks, optimizers, variables and options are looked up among its
+            attributes when a function is first called, and when one has been replaced.
         eager: run the functions as they are, so that breakpoints and prints work.
+        join: called before each such look, to join new parts with the old ones.
+        numbers: names of the numbers among the agent's options; other numbers of it are state.
     """
 
-    def __init__(self, agent, eager=False):
+    def __init__(self, agent, eager=False, join=lambda: None, numbers=()):
         self.agent = agent
         self.eager = eager
+        self.join = join
+        self.numbers = numbers
+        self.programs = {}  # by function and kind of arguments, for the present options
+        self._parts = [({}, "none yet", None)]  # (namespace, name, value) of each
+        self._programs = {}  # by options
         self._variables = None
         self._vectors = None  # the variables' values by group, while these are the newer ones
         self._hands_off = False  # while tracing or copying, variables are used as they are
@@ -104,13 +115,40 @@ class Compiler:
         """
         return _Function(self, fn, announce, repeated=True)
 
+    def check(self):
+        """Look whether the agent is still made of the same parts; if not, start anew with these.
+
+        It takes 2 to 3 us where nothing has changed. A changed option keeps what was compiled
+        for the old one, a replaced object does not.
+        """
+        try:
+            for namespace, name, value in self._parts:
+                if namespace[name] is not value:
+                    break
+            else:
+                return
+        except KeyError:
+            pass
+        self.unpack()
+        for value in vars(self.agent).values():
+            if isinstance(value, Model):
+                refresh(value)
+        self.join()
+        before, self._parts = self._parts, list(parts_of(self.agent, self.numbers))
+        objects, options = _objects_and_options(self._parts)
+        if objects != _objects_and_options(before)[0]:
+            self._variables = None
+            self._programs.clear()
+        self.programs = self._programs.setdefault(options, {})
+
     @property
     def variables(self):
         """Every tf.Variable of the agent, in a fixed order."""
         if self._variables is None:
             self._variables = variables_of(self.agent)
             for variable in self._variables:
-                _write_back_first(variable, self)
+                if self not in (vars(kind).get("compiler") for kind in type(variable).__mro__):
+                    _write_back_first(variable, self)
         return self._variables
 
     def groups(self):
@@ -123,6 +161,10 @@ class Compiler:
 
     def pack(self):
         """The values of all variables, as one vector for each group."""
+        self.check()
+        return self._pack()
+
+    def _pack(self):
         if self._vectors is None:
             with self.hands_off(), tf.init_scope():
                 self._vectors = [_join(group) for group in self.groups()]
@@ -145,6 +187,7 @@ class Compiler:
 
     def all_finite(self):
         """Whether no weight, target or optimizer slot is NaN or infinite."""
+        self.check()
         with self.hands_off():
             vectors = self._vectors or [_join(group) for group in self.groups()]
         return all(np.isfinite(vector.numpy()).all() for vector in vectors)
@@ -164,21 +207,22 @@ class _Function:
 
     def __init__(self, compiler, fn, announce, repeated=False):
         self.compiler, self.fn, self.announce, self.repeated = compiler, fn, announce, repeated
-        self.programs = {}
 
     def __call__(self, *args):
         if self.repeated and len(args[0]) != len(args[1]):
             raise ValueError(f"{len(args[0])} items, but {len(args[1])} kinds")
+        self.compiler.check()
         if self.compiler.eager:
             return self._run_eagerly(args)
-        kind = tuple(_kind(a) for a in args)
-        program = self.programs.get(kind)
+        kind = (self, *map(_kind, args))
+        program = self.compiler.programs.get(kind)
         if program is None:
-            if self.announce and not self.programs:
+            if self.announce:
                 with tqdm.external_write_mode():  # not into a progress bar
                     print(self.announce, flush=True)
+                self.announce = None
             program = _Program(self.compiler, self.fn, args, self.repeated)
-            self.programs[kind] = program
+            self.compiler.programs[kind] = program
         return program(args)
 
     def _run_eagerly(self, args):
@@ -189,6 +233,34 @@ class _Function:
         for item, kind in zip(tf.unstack(items), kinds):
             results = self.fn(item, kind, *rest)
         return results
+
+
+def _objects_and_options(parts):
+    """Of what parts_of() gives: the ids of objects, and (name, type, value) of plain values."""
+    plain = bool, int, float, str, np.generic
+    objects = [(name, id(value)) for _, name, value in parts if not isinstance(value, plain)]
+    options = [(name, type(v), v) for _, name, v in parts if isinstance(v, plain)]
+    return objects, tuple(options)
+
+
+def cannot_be_copied(agent):
+    """For an agent's __reduce__: copy and pickle would miss what is compiled and packed."""
+    name = type(agent).__name__
+    raise TypeError(
+        f"a {name} cannot be copied or pickled: make a new {name} with the same arguments, then "
+        "agent.save(path) and new.load(path) bring it the weights"
+    )
+
+
+def joined(optimizer, weights):
+    """The optimizer with slots for these weights; a new one like it if its slots are of others."""
+    if optimizer.built:
+        known = {id(weight) for weight in optimizer._trainable_variables}
+        if not all(id(weight) in known for weight in weights):
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+    if not optimizer.built:
+        optimizer.build(weights)
+    return optimizer
 
 
 def _kind(argument):
@@ -250,7 +322,7 @@ class _Program:
             slot[:] = item.ravel()
         for generator, slot in self.noise_slots:
             generator.standard_normal(dtype=np.float32, out=slot)
-        vectors = self.compiler.pack()
+        vectors = self.compiler._pack()
         inputs = self.tensor if ON_CPU else tf.constant(self.array)
         outputs = context.context().call_function(
             self.compiled.name,
@@ -461,10 +533,14 @@ def _write_back_first(variable, compiler):
     its attribute `_handle`.
     """
 
+    owner = compiler
+
     class Variable(type(variable)):
+        compiler = owner
+
         @property
         def _handle(self):
-            compiler.unpack()
+            owner.unpack()
             return self.__dict__["_handle"]
 
         @_handle.setter

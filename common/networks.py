@@ -1,7 +1,13 @@
 """What the scripts need of TensorLayer models beyond what TensorLayer gives."""
 
+import contextlib
+from numbers import Number
+
 import tensorflow as tf
+from tensorlayer.layers import Layer
 from tensorlayer.models import Model
+
+from common.errors import UserError
 
 
 def connect(model, num_inputs):
@@ -20,6 +26,42 @@ def fan_in(shape, dtype=tf.float32):
     return tf.random.uniform(shape, -bound, bound, dtype)
 
 
+def check_choice(name, value, *allowed):
+    """Raise a ValueError unless the option is one of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+
+
+@contextlib.contextmanager
+def memory_for(flag, value):
+    """Within this block, networks too large for the memory are a UserError that names the flag."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        message = f"{flag} {value}: too large for the memory; choose a smaller one"
+        raise UserError(message) from error
+
+
+def refresh(model):
+    """Let a model see the layers it has now: TensorLayer lists them once, at the first look."""
+    if model.outputs is None:  # the dynamic API, where a layer is an attribute
+        model._all_layers = model._all_weights = None
+        model._trainable_weights = model._nontrainable_weights = None
+    for layer in model.all_layers:
+        if isinstance(layer, Layer):
+            layer._fix_nodes_for_layers()  # as connect() does
+            for name in ("W", "b"):
+                held = vars(layer).get(name)
+                if held is not None and all(held is not weight for weight in layer.all_weights):
+                    raise UserError(
+                        f"the layer {layer.name} of {model.name} has another {name} than it was "
+                        f"made with, which TensorLayer would not train: use {name}.assign(values), "
+                        "or put another layer in its place"
+                    )
+    if model.is_train is None:  # new, and in none of the two modes
+        model.train()
+
+
 def networks_of(agent):
     """What a weight file holds: dict from attribute name to weights.
 
@@ -29,6 +71,7 @@ def networks_of(agent):
     networks = {}
     for name, value in vars(agent).items():
         if isinstance(value, Model):
+            refresh(value)
             networks[name] = value.all_weights
         elif isinstance(value, tf.Variable):
             networks[name] = value
@@ -50,6 +93,27 @@ def variables_of(agent):
                 held = []
             found.update((id(variable), variable) for variable in held)
     return list(found.values())
+
+
+def parts_of(agent, numbers=()):
+    """What a compiled function of the agent has built in, as (namespace, name, value) of each.
+
+    That is every object, text and switch among the agent's attributes, but of its numbers only
+    those named: the others count something. Of its networks it is also the numbers, and the
+    layers with their weights.
+    """
+    for name, value in vars(agent).items():
+        count = isinstance(value, Number) and not isinstance(value, bool) and name not in numbers
+        if not (count or name.startswith("_") or isinstance(value, (tf.Tensor, type(None)))):
+            yield vars(agent), name, value
+        if isinstance(value, Model):
+            for of_model in vars(value):
+                if not (of_model.startswith("_") or of_model in ("name", "num_actions")):
+                    yield vars(value), of_model, vars(value)[of_model]
+            for layer in value.all_layers:
+                for of_layer in ("W", "b", "act"):
+                    if of_layer in vars(layer):
+                        yield vars(layer), of_layer, vars(layer)[of_layer]
 
 
 def holders_of(agent):

@@ -4,6 +4,47 @@ import random
 
 import numpy as np
 
+from common.errors import UserError
+
+_NUMBER = (float, int, np.generic)  # bool is an int
+
+
+def empty_rows(flag, capacity, width):
+    """Zeros (capacity, width), float32.
+
+    Raises:
+        UserError: they do not fit into the memory; the message names the flag.
+    """
+    try:
+        return np.zeros((capacity, width), np.float32)
+    except (MemoryError, ValueError) as error:  # NumPy has both, for too large and far too large
+        raise UserError(
+            f"{flag} {capacity}: so many transitions of {width} numbers do not fit into the "
+            "memory; choose a smaller one"
+        ) from error
+
+
+def check_sizes(state_dim, action_dim, state, action, reward, next_state, done):
+    """Raise a ValueError that names what is not as long as the other transitions' is.
+
+    NumPy would spread a single number over a whole state.
+    """
+    try:  # the usual case, in a tenth of the time
+        if (
+            len(state) == len(next_state) == state_dim
+            and len(action) == action_dim
+            and isinstance(reward, _NUMBER)
+            and isinstance(done, _NUMBER)
+        ):
+            return
+    except TypeError:  # a number has no len()
+        pass
+    sizes = {"state": (state, state_dim), "action": (action, action_dim), "reward": (reward, 1),
+             "next_state": (next_state, state_dim), "done": (done, 1)}
+    for name, (value, expected) in sizes.items():
+        if np.size(value) != expected:
+            raise ValueError(f"{name} has size {np.size(value)}, the buffer's has {expected}")
+
 
 class ReplayBuffer:
     """A ring of the last `capacity` transitions.
@@ -29,23 +70,29 @@ class ReplayBuffer:
         """Store one transition.
 
         Args:
-            state, next_state: (state_dim,) observations.
+            state, next_state: (state_dim,) observations, arrays or lists.
             action: (action_dim,) or a number.
             reward: number.
             done: true only for a real terminal, after which nothing can be earned.
+
+        Raises:
+            ValueError: one of them has another size than in the first transition.
+            UserError: a buffer of this capacity does not fit into the memory.
         """
         if self.buffer is None:
             state_dim, action_dim = np.size(state), np.size(action)
+            check_sizes(state_dim, action_dim, state, action, reward, next_state, done)
             ends = np.cumsum([state_dim, action_dim, 1, state_dim])
             self._ends = [int(end) for end in ends]
-            self.buffer = np.zeros((self.capacity, self._ends[-1] + 1), np.float32)
-        row = self.buffer[self.position]
+            self.buffer = empty_rows("--replay-buffer-size", self.capacity, self._ends[-1] + 1)
         a, b, c, d = self._ends
+        check_sizes(a, b - a, state, action, reward, next_state, done)
+        row = self.buffer[self.position]
         row[:a] = state
         row[a:b] = action
-        row[b] = reward
+        row[b:c] = reward
         row[c:d] = next_state
-        row[d] = done
+        row[d:] = done
         self.position = (self.position + 1) % self.capacity
         self.size = min(self.size + 1, self.capacity)
 
@@ -57,14 +104,14 @@ class ReplayBuffer:
             next_state (N, state_dim), done (N,), float32.
 
         Raises:
-            ValueError: the buffer holds fewer than batch_size transitions.
+            ValueError: the buffer holds fewer than batch_size transitions, or it is empty.
         """
         state, action, reward, next_state, done = self.columns(self.rows(batch_size)[0])
         return state, action, reward[:, 0], next_state, done[:, 0]
 
     def rows(self, batch_size, n_batches=1):
         """Independent batches as stored, for columns(): (n_batches, batch_size, row width)."""
-        if batch_size > self.size:
+        if batch_size > self.size or not self.size:
             raise ValueError(f"cannot sample {batch_size} of {self.size} transitions")
         choice = self.generator.choice
         indices = [

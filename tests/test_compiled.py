@@ -1166,7 +1166,8 @@ def new_agent(script, seed):
         for i in range(20)
     ]
     if script is ddpg:
-        agent = made(ddpg.DDPG, 1, 3, np.float32([2.0]))
+        sizes = {"memory_capacity": 20, "hidden_dim": 4, "batch_size": 8}
+        agent = made(ddpg.DDPG, 1, 3, np.float32([2.0]), **sizes)
         for row in rows:
             agent.store_transition(*row)
         return agent, lambda: agent.learn(UPDATES_EACH), agent.get_action
@@ -1200,12 +1201,7 @@ def trained(script, seed):
 @pytest.fixture(scope="module", params=[ddpg, td3, sac], ids=["ddpg", "td3", "sac"])
 def runs(request):
     """(script, first, second): two trainings with one seed."""
-    script, patch = request.param, pytest.MonkeyPatch()
-    for name, value in {"MEMORY_CAPACITY": 20, "HIDDEN_DIM": 4, "BATCH_SIZE": 8}.items():
-        patch.setattr(script, name, value, raising=False)
-    with patch.context():
-        yield script, trained(script, 5), trained(script, 5)
-    patch.undo()
+    return request.param, trained(request.param, 5), trained(request.param, 5)
 
 
 @pytest.mark.parametrize("what", ["losses", "actions", "samples", "variables"])

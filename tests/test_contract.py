@@ -354,25 +354,22 @@ def test_visible_loop(script, expected):
 @pytest.fixture(scope="module")
 def agents():
     """(first, second): two dicts of new agents, one of each kind."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(ddpg, "HIDDEN_DIM", HIDDEN_DIM)
-    patch.setattr(ddpg, "MEMORY_CAPACITY", 10)
 
     def make():
         ring = ReplayBuffer(10)
         sizes = STATE_DIM, ACTION_DIM, ring, HIDDEN_DIM
         return {
-            "ddpg": ddpg.DDPG(ACTION_DIM, STATE_DIM, np.float32([2.0, 3.0])),
+            "ddpg": ddpg.DDPG(ACTION_DIM, STATE_DIM, np.float32([2.0, 3.0]),
+                              memory_capacity=10, hidden_dim=HIDDEN_DIM),
             "td3": td3.TD3(*sizes, np.float32([2.0, 3.0])),
             "sac": sac.SAC(*sizes, np.float32([2.0, 3.0])),
         }
 
     # In a thread, whose call stack is short: for each layer, TensorLayer reads the source of
     # every function on the stack, and under pytest these are many.
-    with patch.context(), ThreadPoolExecutor() as executor:
+    with ThreadPoolExecutor() as executor:
         tf.random.set_seed(0)
-        yield [executor.submit(make).result() for _ in range(2)]
-    patch.undo()
+        return [executor.submit(make).result() for _ in range(2)]
 
 
 @pytest.fixture
@@ -746,12 +743,10 @@ def large():
         yield lambda kind, *args, **kwargs: executor.submit(kind, *args, **kwargs).result()
 
 
-def test_ddpg_initial_weights(large, monkeypatch):
+def test_ddpg_initial_weights(large):
     """Weights from N(0, 0.3), biases 0.1."""
-    monkeypatch.setattr(ddpg, "HIDDEN_DIM", 64)
-    monkeypatch.setattr(ddpg, "MEMORY_CAPACITY", 2)
     tf.random.set_seed(1)
-    agent = large(ddpg.DDPG, 8, 8, 1.0)
+    agent = large(ddpg.DDPG, 8, 8, 1.0, memory_capacity=2, hidden_dim=64)
     found = [*agent.actor.all_layers, *agent.critic.all_layers]
     found = [layer for layer in found if layer.all_weights]
     for layer in found:

@@ -200,21 +200,18 @@ STATE = np.zeros(3, np.float32)
 
 
 @pytest.fixture
-def agent(monkeypatch):
+def agent():
     """make(action_dim, action_range, ...) -> a DDPG that is nothing but its exploration."""
-    monkeypatch.setattr(ddpg, "MEMORY_CAPACITY", 4)
-    monkeypatch.setattr(ddpg, "HIDDEN_DIM", 2)
-    monkeypatch.setattr(ddpg.args, "eager", True)
 
-    def make(action_dim=2, action_range=2.0, noise="gaussian", var=2.0, seed=0, center=0.0):
-        monkeypatch.setattr(ddpg, "NOISE", noise)
-        monkeypatch.setattr(ddpg, "VAR", var)
+    def make(action_dim=2, action_range=2.0, noise="gaussian", var=2.0, seed=0, center=0.0, **more):
+        options = {"noise": noise, "var": var, "memory_capacity": 4, "hidden_dim": 2, **more}
         np.random.seed(seed)
         action_range = np.broadcast_to(np.float32(action_range), action_dim)
         # In a thread, whose call stack is short: for each layer, TensorLayer reads the source
         # of every function on the stack, and under pytest these are many.
         with ThreadPoolExecutor() as executor:
-            agent = executor.submit(ddpg.DDPG, action_dim, 3, action_range).result()
+            made = executor.submit(ddpg.DDPG, action_dim, 3, action_range, eager=True, **options)
+            agent = made.result()
         *_, bias = agent.actor.trainable_weights
         for variable in agent.actor.trainable_weights:
             variable.assign(np.zeros(variable.shape))
@@ -251,10 +248,9 @@ def test_gaussian_noise(agent, var, center):
 
 @pytest.mark.parametrize("var", [0.1, 0.3])
 @pytest.mark.parametrize("theta", [0.15, 0.7])
-def test_ornstein_uhlenbeck_noise(agent, monkeypatch, var, theta):
+def test_ornstein_uhlenbeck_noise(agent, var, theta):
     """Around the actor's action: in the long run of deviation `var`, each step near the last."""
-    monkeypatch.setattr(ddpg, "OU_THETA", theta)
-    agent = agent(MANY, 4.0, "ou", var, center=-0.5)
+    agent = agent(MANY, 4.0, "ou", var, center=-0.5, ou_theta=theta)
     agent.reset_noise()
     first = agent.get_action(STATE)
     assert_mean(first, -0.5, var**2)

@@ -105,14 +105,13 @@ class Pair:
     """An agent and its reference, with the same weights, transitions and random draws.
 
     A subclass knows the agent:
-        build(patch, ...) makes it, and notes what each optimizer is for, by name;
+        build(...) makes it, and notes what each optimizer is for, by name;
         push(...) stores a transition;
         start(weights) makes the reference, and copies the generators;
         act() gives the greedy action in self.state;
         update_agent(n_updates) and update_reference() learn; the latter, once, returns losses.
 
     Args:
-        patch: pytest's monkeypatch.
         eager: run the updates uncompiled.
         seed: fixes everything.
         action_dim, action_range: of the actions.
@@ -125,7 +124,6 @@ class Pair:
 
     def __init__(
         self,
-        patch,
         eager=False,
         seed=13,
         action_dim=1,
@@ -133,11 +131,10 @@ class Pair:
         reward=lambda rng: rng.normal(1, 3),
         **options,
     ):
-        patch.setattr(self.script.args, "eager", eager)
         seed_everything(seed)
         rng = np.random.default_rng(seed)
         self.action_dim, self.action_range = action_dim, np.array(action_range)
-        self.build(patch, **options)
+        self.build(eager=eager, **options)
         self.fill(rng, reward)
         for net in networks(self.agent).values():
             widen(net, rng)
@@ -200,13 +197,12 @@ class DDPGPair(Pair):
     script = ddpg
     numbers = ("var",)
 
-    def build(self, patch, **constants):
-        self.constants = {"LR_A": 7e-4, "LR_C": 1e-3, "GAMMA": 0.8, "TAU": 0.05, "VAR": 1.5}
-        self.constants |= constants
-        sizes = {"MEMORY_CAPACITY": CAPACITY, "BATCH_SIZE": BATCH_SIZE, "HIDDEN_DIM": HIDDEN_DIM}
-        for name, value in {**self.constants, **sizes}.items():
-            patch.setattr(ddpg, name, value)
-        self.agent = ddpg.DDPG(self.action_dim, STATE_DIM, self.action_range)
+    def build(self, eager, **options):
+        self.options = {"lr_a": 7e-4, "lr_c": 1e-3, "gamma": 0.8, "tau": 0.05, "var": 1.5}
+        self.options |= options
+        sizes = {"memory_capacity": CAPACITY, "batch_size": BATCH_SIZE, "hidden_dim": HIDDEN_DIM}
+        dims = self.action_dim, STATE_DIM, self.action_range
+        self.agent = ddpg.DDPG(*dims, **self.options, **sizes, eager=eager)
         self.push = self.agent.store_transition
         self.optimizers = {"actor_opt": "actor", "critic_opt": "critic"}
 
@@ -215,8 +211,7 @@ class DDPGPair(Pair):
         targets = actor.trainable_weights + critic.trainable_weights
         for average, target in zip(self.agent.averages, targets, strict=True):
             average.assign(target)
-        constants = {name.lower(): value for name, value in self.constants.items()}
-        self.reference = reference.DDPG(weights, self.action_range, **constants)
+        self.reference = reference.DDPG(weights, self.action_range, **self.options)
         self.generator = copy.deepcopy(self.agent.generator)
 
     def act(self):
@@ -235,8 +230,7 @@ class BufferPair(Pair):
 
     draws = None  # of noise, in each update
 
-    def build(self, patch, policy_loss, settings):
-        patch.setattr(self.script, "POLICY_LOSS", policy_loss)
+    def build(self, settings):
         self.settings = settings
         self.buffer = ReplayBuffer(CAPACITY)
         self.push = self.buffer.push
@@ -260,11 +254,12 @@ class TD3Pair(BufferPair):
     numbers = ("update_cnt",)
     draws = 1
 
-    def build(self, patch, policy_loss="q1", settings=TD3_SETTINGS, interval=1):
-        super().build(patch, policy_loss, settings)
+    def build(self, policy_loss="q1", settings=TD3_SETTINGS, interval=1, **options):
+        super().build(settings)
         rates = {"q_lr": 1e-3, "policy_lr": 7e-4}
         sizes = STATE_DIM, self.action_dim, self.buffer, HIDDEN_DIM
-        self.agent = td3.TD3(*sizes, self.action_range, interval, **rates)
+        options = {"policy_loss": policy_loss, **rates, **options}
+        self.agent = td3.TD3(*sizes, self.action_range, interval, **options)
         self.optimizers = {f"q_optimizer{i}": f"q_net{i}" for i in (1, 2)}
         self.optimizers["policy_optimizer"] = "policy_net"
         self.of_reference = {"interval": interval, "policy_loss": policy_loss, **rates}
@@ -282,11 +277,12 @@ class SACPair(BufferPair):
     numbers = ("log_alpha", "alpha")
     draws = 2
 
-    def build(self, patch, policy_loss="q1", settings=SAC_SETTINGS):
-        super().build(patch, policy_loss, settings)
+    def build(self, policy_loss="q1", settings=SAC_SETTINGS, **options):
+        super().build(settings)
         rates = {"soft_q_lr": 1e-3, "policy_lr": 7e-4, "alpha_lr": 2e-3}
         sizes = STATE_DIM, self.action_dim, self.buffer, HIDDEN_DIM
-        self.agent = sac.SAC(*sizes, self.action_range, **rates)
+        options = {"policy_loss": policy_loss, **rates, **options}
+        self.agent = sac.SAC(*sizes, self.action_range, **options)
         bounds = {"log_std_min": -1.5, "log_std_max": -0.3}  # narrow, so that both are met
         vars(self.agent.policy_net).update(bounds)
         self.agent.log_alpha.assign(-0.7)
@@ -311,8 +307,8 @@ class SACPair(BufferPair):
         (SACPair, {"policy_loss": "min", **VECTOR}),
     ],
 )
-def test_eager_and_compiled_follow_the_reference_and_agree(monkeypatch, kind, options):
-    eager, compiled = (kind(monkeypatch, eager=eager, **options) for eager in (True, False))
+def test_eager_and_compiled_follow_the_reference_and_agree(kind, options):
+    eager, compiled = (kind(eager=eager, **options) for eager in (True, False))
     assert eager.agent.compiler.eager and not compiled.agent.compiler.eager
     for pair in (eager, compiled):
         pair.run(100)
@@ -328,8 +324,8 @@ def test_eager_and_compiled_follow_the_reference_and_agree(monkeypatch, kind, op
         (SACPair, 3, {"settings": FIXED_ALPHA, **SHARED}),
     ],
 )
-def test_compiled_updates_follow_the_reference(monkeypatch, kind, n_updates, options):
-    kind(monkeypatch, **options).run(54 // n_updates, n_updates)
+def test_compiled_updates_follow_the_reference(kind, n_updates, options):
+    kind(**options).run(54 // n_updates, n_updates)
 
 
 @pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
@@ -337,23 +333,23 @@ def test_compiled_updates_follow_the_reference(monkeypatch, kind, n_updates, opt
 def test_the_papers_way(monkeypatch, kind, eager):
     """Rewards as they are, times a factor; and TD3's target actions within the range."""
     if kind is DDPGPair:
-        options = {"REWARD_SCALE": 0.3}
+        options = {"reward_scale": 0.3}
     else:
         options = {"settings": {**(TD3_SETTINGS if kind is TD3Pair else SAC_SETTINGS)}}
         options["settings"]["reward_scale"] = 0.3
-        monkeypatch.setattr(kind.script, "STANDARDISE_REWARDS", False)
+        options["standardise_rewards"] = False
         monkeypatch.setattr(getattr(reference, kind.script.ALG_NAME), "standardises", False)
     if kind is TD3Pair:
-        monkeypatch.setattr(td3, "CLIP_ACTIONS", True)
+        options["clip_actions"] = True
         monkeypatch.setattr(reference.TD3, "clips", True)
-    kind(monkeypatch, eager=eager, **VECTOR, **options).run(50)
+    kind(eager=eager, **VECTOR, **options).run(50)
 
 
 @pytest.mark.parametrize("n_updates", [1, 2, 3])
 @pytest.mark.parametrize("interval", [1, 2, 3])
-def test_td3_delays_policy_and_targets(monkeypatch, interval, n_updates):
+def test_td3_delays_policy_and_targets(interval, n_updates):
     """Wherever their turn falls in a call of several updates."""
-    pair = TD3Pair(monkeypatch, eager=True, seed=2, interval=interval, **SHARED)
+    pair = TD3Pair(eager=True, seed=2, interval=interval, **SHARED)
     pair.run(6 // n_updates, n_updates, checks=())
     assert int(pair.agent.policy_optimizer.iterations) == 6 // interval
 
@@ -362,9 +358,9 @@ def test_td3_delays_policy_and_targets(monkeypatch, interval, n_updates):
     "kind, options",
     [(DDPGPair, {}), (TD3Pair, {"interval": 2}), (SACPair, {})],
 )
-def test_one_call_of_three_updates_is_three_calls(monkeypatch, kind, options):
+def test_one_call_of_three_updates_is_three_calls(kind, options):
     """To the last bit where both run eagerly."""
-    together, apart = (kind(monkeypatch, eager=True, **options) for _ in range(2))
+    together, apart = (kind(eager=True, **options) for _ in range(2))
     together.run(1, n_updates=3)
     apart.run(3)
     for a, b in zip(variables_of(together.agent), variables_of(apart.agent), strict=True):
@@ -373,25 +369,25 @@ def test_one_call_of_three_updates_is_three_calls(monkeypatch, kind, options):
 
 
 @pytest.mark.parametrize("kind, settings", [(TD3Pair, {"eval_noise_scale": 0.8}), (SACPair, {})])
-def test_update_has_the_defaults_of_the_chapter(monkeypatch, kind, settings):
-    kind(monkeypatch, eager=True, settings=settings).run(3)
+def test_update_has_the_defaults_of_the_chapter(kind, settings):
+    kind(eager=True, settings=settings).run(3)
 
 
 @pytest.mark.parametrize("kind", [TD3Pair, SACPair])
-def test_rewards_as_small_as_the_epsilon_of_their_deviation(monkeypatch, kind):
+def test_rewards_as_small_as_the_epsilon_of_their_deviation(kind):
     """The one place where another epsilon than 1e-6 would show."""
-    kind(monkeypatch, eager=True, seed=1, reward=lambda rng: rng.normal(0, 1e-6)).run(3)
+    kind(eager=True, seed=1, reward=lambda rng: rng.normal(0, 1e-6)).run(3)
 
 
 @pytest.mark.parametrize("kind", [TD3Pair, SACPair])
-def test_equal_rewards_are_standardised_to_zero(monkeypatch, kind):
+def test_equal_rewards_are_standardised_to_zero(kind):
     """Not to NaN, E7."""
-    kind(monkeypatch, eager=True, reward=lambda rng: -2.0).run(2)
+    kind(eager=True, reward=lambda rng: -2.0).run(2)
 
 
-def test_ddpg_learns_from_what_is_stored(monkeypatch):
+def test_ddpg_learns_from_what_is_stored():
     """Before the memory is full, its empty rows are no transitions."""
-    agent = DDPGPair(monkeypatch, eager=True).agent
+    agent = DDPGPair(eager=True).agent
     agent.pointer = 7
     agent.memory[7:] = np.nan
     for _ in range(3):
@@ -400,9 +396,9 @@ def test_ddpg_learns_from_what_is_stored(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
-def test_adam_has_the_defaults_of_keras(monkeypatch, kind):
+def test_adam_has_the_defaults_of_keras(kind):
     """Gradients as small as its epsilon, of changing sign, and weights that start from 0."""
-    pair = kind(monkeypatch, eager=True)
+    pair = kind(eager=True)
     rng = np.random.default_rng(1)
     for name, of in pair.optimizers.items():
         optimizer, learner = getattr(pair.agent, name), getattr(pair.agent, of)
@@ -429,8 +425,8 @@ def test_adam_has_the_defaults_of_keras(monkeypatch, kind):
         (SACPair, "soft_q_net2", "target_soft_q_net1"),
     ],
 )
-def test_target_updates(monkeypatch, kind, net, target):
-    agent = kind(monkeypatch, eager=True).agent
+def test_target_updates(kind, net, target):
+    agent = kind(eager=True).agent
     net, target = getattr(agent, net), getattr(agent, target)
     before, goal = weights_of(target), weights_of(net)
 
@@ -448,10 +444,9 @@ def test_target_updates(monkeypatch, kind, net, target):
         np.testing.assert_array_equal(ours, expected)
 
 
-def test_first_ema_update_moves_targets_by_tau(monkeypatch):
+def test_first_ema_update_moves_targets_by_tau():
     """It does not make the targets jump onto the networks, E11."""
-    monkeypatch.setattr(ddpg, "TAU", 0.25)
-    agent = ddpg.DDPG(2, STATE_DIM, 1.0)
+    agent = ddpg.DDPG(2, STATE_DIM, 1.0, tau=0.25)
     for net, target in ((agent.actor, agent.actor_target), (agent.critic, agent.critic_target)):
         before = weights_of(target)
         widen(net, np.random.default_rng(1))
