@@ -9,7 +9,7 @@ Algorithm 6.26 of the chapter; Lillicrap et al., 2016, arXiv:1509.02971.
 from common import arguments
 
 ALG_NAME = "DDPG"
-ENV_ID = "Pendulum-v1"  # environment
+ENV_ID = "Pendulum-v1"  # environment: an id of Gym or Gymnasium, or module:ID
 RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
 RENDER = False  # show training in a window
 
@@ -343,7 +343,7 @@ class DDPG:
 
     def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
+        path = path or weights.find(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
         weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
         self._join()
 
@@ -366,7 +366,7 @@ if __name__ == "__main__":
         agent = DDPG(action_dim, state_dim, action_range)
 
     if args.train:
-        with contextlib.closing(env), report.Training(agent, env, args, globals()) as log:
+        with report.Training(agent, env, args, globals()) as log:
             frame_idx = log.steps  # 0, unless resumed
             for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
                 state = env.reset()
@@ -391,10 +391,9 @@ if __name__ == "__main__":
                     if done or info["TimeLimit.truncated"]:
                         break
                 log.episode(episode_reward, step + 1, noise_scale=agent.var)
-    else:
-        env.close()  # a simulator may be open only once
 
     if args.test:
+        env.close()  # a simulator may be open only once
         agent.load()
         t0 = time.time()
         rewards = []

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from common import quiet
+from common.constants import options_of
 from common.errors import UserError
 
 
@@ -32,12 +33,13 @@ def load_agent(algorithm, env_id, model_dir, preset="chapter"):
     module.ENV_ID, module.MODEL_DIR, module.args.preset = env.env_id, model_dir, preset
     env.close()  # a simulator may run only once
     state_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
-    if algorithm == "ddpg":
-        agent = module.DDPG(action_dim, state_dim, env.action_space.high)
-    else:
-        buffer = module.ReplayBuffer(module.REPLAY_BUFFER_SIZE)
-        make_agent = getattr(module, module.ALG_NAME)
-        agent = make_agent(state_dim, action_dim, buffer, module.HIDDEN_DIM, env.action_space.high)
+    agent_class, action_range = getattr(module, module.ALG_NAME), env.action_space.high
+    options = options_of(agent_class, vars(module))
+    if algorithm != "ddpg":
+        options["replay_buffer"] = module.ReplayBuffer(module.REPLAY_BUFFER_SIZE)
+    agent = agent_class(
+        state_dim=state_dim, action_dim=action_dim, action_range=action_range, **options
+    )
     agent.load()
     return module, agent
 

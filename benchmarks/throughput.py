@@ -65,20 +65,20 @@ class Ours:
         clock("import the rest")
         from common.environment import make
 
-        module.args.eager = eager
-        module.HIDDEN_DIM, module.BATCH_SIZE = size["width"], size["batch"]
-        module.MEMORY_CAPACITY = WARM_UP
+        module.BATCH_SIZE = size["batch"]
         self.module, self.algorithm, self.updates = module, algorithm, size["updates"]
         self.env = make("Pendulum-v1")
         self.env.seed(2)
         state_dim, high = 3, self.env.action_space.high
         if algorithm == "ddpg":
-            self.agent = module.DDPG(1, state_dim, high)
+            self.agent = module.DDPG(1, state_dim, high, memory_capacity=WARM_UP, eager=eager,
+                                     hidden_dim=size["width"], batch_size=size["batch"])
         else:
             self.buffer = module.ReplayBuffer(module.REPLAY_BUFFER_SIZE)
             make_agent = getattr(module, module.ALG_NAME)
             delay = [size["delay"]] if algorithm == "td3" else []
-            self.agent = make_agent(state_dim, 1, self.buffer, size["width"], high, *delay)
+            self.agent = make_agent(state_dim, 1, self.buffer, size["width"], high, *delay,
+                                    eager=eager)
         self.state, self.step_count = self.env.reset(), 0
         clock("build the agent")
         self._steps(WARM_UP, learn=False)

@@ -9,6 +9,7 @@ Only the end of a comment means anything to the program: an interval of a number
 import ast
 import contextlib
 import difflib
+import inspect
 import io
 import itertools
 import math
@@ -111,6 +112,12 @@ def constants_in(namespace):
         for name, value in namespace.items()
         if name.isupper() and isinstance(value, (bool, int, float, str))
     }
+
+
+def options_of(agent_class, constants):
+    """Those of the constants that an agent is made with, as keywords for its constructor."""
+    parameters = inspect.signature(agent_class).parameters
+    return {name: constants[name.upper()] for name in parameters if name.upper() in constants}
 
 
 def above_parse(path):

@@ -203,6 +203,7 @@ class Environment:
         # on the way in, and the environment may keep it on the way out.
         action = np.minimum(np.maximum(action, self._low), self._high)
         self._steps += 1
+        self._action = action
         try:
             result = self._env.step(action)
         except BaseException as error:
@@ -246,6 +247,9 @@ class Environment:
 
     def _error(self, call, what, step="correct that or take another --env"):
         at = f", at step {self._steps}" if call == "step" else ""
+        if call == "step" and not np.isfinite(self._action).all():
+            what = f"was given the action {one_line(self._action)}"
+            step = "the policy is no longer finite: try smaller learning rates"
         return UserError(f"--env {self.env_id}: its {call}() {what}{at}; {step}")
 
     def _failed(self, call, error):

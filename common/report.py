@@ -212,6 +212,7 @@ class Training:
         """Save, and say what was saved."""
         with contextlib.suppress(OSError):  # a closed terminal
             self.bar.close()
+        self.learned = self.learned or self.agent.losses is not None  # in the first episode, too
         if self.learned and not finished:
             self._check_finite()
         # All is saved before anything is said: nobody may be listening any more.

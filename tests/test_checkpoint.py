@@ -44,7 +44,7 @@ class Run:
         self.env.seed(seed)
         high = self.env.action_space.high
         if module is ddpg:
-            self.agent = self.buffer = ddpg.DDPG(1, 3, high)
+            self.agent = self.buffer = ddpg.DDPG(1, 3, high, hidden_dim=8, batch_size=8, noise="ou")
             self.store, self.act = self.agent.store_transition, self.agent.get_action
             self.update = lambda: self.agent.learn(2)
             return
@@ -78,13 +78,9 @@ class Run:
 
 
 @pytest.fixture
-def started(request, monkeypatch, tmp_path):
+def started(request, tmp_path):
     """A run after two episodes, and the file its state was saved to."""
     module = getattr(request, "param", ddpg)
-    monkeypatch.setattr(module, "HIDDEN_DIM", 8)
-    if module is ddpg:
-        monkeypatch.setattr(ddpg, "BATCH_SIZE", 8)
-        monkeypatch.setattr(ddpg, "NOISE", "ou")
     with ThreadPoolExecutor(1) as executor:  # TensorLayer reads every file on the stack
         one = executor.submit(Run, module, 1).result()
         one.play(2)

@@ -1621,3 +1621,11 @@ def test_a_real_window_beside_tensorflow():
         finally:
             screen.terminate()
     assert (done.returncode, done.stdout) == (0, "x11 (500, 500)\n")
+
+
+def test_an_action_that_is_no_number_is_not_the_environments_fault():
+    env = make("Pendulum-v1")
+    env.reset(seed=1)
+    env.step([0.5])
+    with pytest.raises(UserError, match=r"was given the action \[nan\], at step 2; the policy is"):
+        env.step([float("nan")])

@@ -137,11 +137,9 @@ def test_the_environment_is_closed_whatever_it_raises(monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_q_values_are_the_networks(script, monkeypatch):
-    monkeypatch.setattr(ddpg, "HIDDEN_DIM", 8)
-    monkeypatch.setattr(ddpg, "MEMORY_CAPACITY", 10)
+def test_q_values_are_the_networks(script):
     if script == "ddpg":
-        agent = ddpg.DDPG(1, 3, np.float32([2.0]))
+        agent = ddpg.DDPG(1, 3, np.float32([2.0]), hidden_dim=8, memory_capacity=10)
         nets = [agent.critic]
     elif script == "td3":
         agent = td3.TD3(3, 1, td3.ReplayBuffer(10), 8, np.float32([2.0]))

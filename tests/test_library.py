@@ -129,7 +129,6 @@ def test_the_page(tmp_path, monkeypatch, capsys):
 
 
 @each
-@pytest.mark.xfail(strict=False, reason="quiet only with arguments.parse() of the same version")
 def test_importing_prints_nothing(script):
     result = subprocess.run(
         [sys.executable, "-c", f"from {script} import {script.upper()}"],
