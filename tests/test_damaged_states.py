@@ -32,7 +32,8 @@ def runs(request, tmp_path_factory):
         one = executor.submit(Run, module, 1).result()
         one.play(2)
         path = tmp_path_factory.mktemp("state") / "training.npz"
-        checkpoint.save(path, one.agent, one.env, CONSTANTS, PROGRESS, {"code": "a" * 64, "versions": {}})
+        source = {"code": "a" * 64, "versions": {}}
+        checkpoint.save(path, one.agent, one.env, CONSTANTS, PROGRESS, source)
         other = executor.submit(Run, module, 5).result()
         yield path, path.read_bytes(), other
 
