@@ -22,18 +22,18 @@ LR_A = 1e-3  # learning rate of the actor, in (0, inf)
 LR_C = 2e-3  # learning rate of the critic, in (0, inf)
 GAMMA = 0.9  # discount factor, in [0, 1]
 TAU = 0.01  # share of the networks in a soft update of their targets, in (0, 1]
-MEMORY_CAPACITY = 10000  # transitions kept; learning starts once they are there, in [1, inf)
-BATCH_SIZE = 32  # transitions in an update, in [1, inf)
-HIDDEN_DIM = 64  # units in each hidden layer, in [1, inf)
+MEMORY_CAPACITY = 10000  # transitions kept; learning starts once they are there, in [1, 1e9]
+BATCH_SIZE = 32  # transitions in an update, in [1, 1e6]
+HIDDEN_DIM = 64  # units in each hidden layer, in [1, 10000]
 UPDATE_ITR = 1  # updates after each step, in [1, inf)
-NOISE = "gaussian"  # exploration noise (ou: Ornstein-Uhlenbeck), one of gaussian, ou
+NOISE = "gaussian"  # exploration noise (ou: Ornstein-Uhlenbeck), in {gaussian, ou}
 VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, inf)
 OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
 VAR_DECAY = 0.9995  # factor of that deviation at each update, in (0, 1]
 CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
 EVALUATE_EVERY = 0  # steps between greedy evaluations (0: none), in [0, inf)
 EVALUATION_EPISODES = 10  # episodes of an evaluation, in [1, 1000]
-KEEP = "last"  # weights that are saved (best: of the best evaluation), one of last, best
+KEEP = "last"  # weights that are saved (best: of the best evaluation), in {last, best}
 
 # Not in the chapter; with these values, as the chapter has it:
 EXPLORE_STEPS = 0  # up to this step, actions are uniformly random, in [0, inf)
@@ -41,7 +41,7 @@ LEARN_AFTER = 0  # transitions stored before learning starts (0: a full memory),
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
 UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
-WEIGHT_INIT = "normal"  # N(0, 0.3), or uniform as in the papers, one of normal, fan_in
+WEIGHT_INIT = "normal"  # N(0, 0.3), or uniform as in the papers, in {normal, fan_in}
 
 MODEL_DIR = "model"  # folder of the weights
 IMAGE_DIR = "image"  # folder of the curves

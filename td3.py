@@ -17,25 +17,25 @@ TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
 TRAIN_STEPS = 0  # steps of training, whatever the episodes (0: episodes count), in [0, inf)
 TEST_EPISODES = 10  # episodes of testing, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
-BATCH_SIZE = 64  # transitions in an update, in [1, inf)
+BATCH_SIZE = 64  # transitions in an update, in [1, 1e6]
 EXPLORE_STEPS = 500  # up to this step, actions are uniformly random, in [0, inf)
 
-HIDDEN_DIM = 64  # units in each hidden layer, in [1, inf)
+HIDDEN_DIM = 64  # units in each hidden layer, in [1, 10000]
 Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
 POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
 GAMMA = 0.9  # discount factor, in [0, 1]
 SOFT_TAU = 1e-2  # share of the network in a soft update of its target, in (0, 1]
 POLICY_TARGET_UPDATE_INTERVAL = 3  # Q updates for each policy update, in [1, inf)
-POLICY_LOSS = "q1"  # Q value that the policy climbs, one of q1, min
+POLICY_LOSS = "q1"  # Q value that the policy climbs, in {q1, min}
 EXPLORE_NOISE_SCALE = 1.0  # standard deviation of the exploration noise, in [0, inf)
 EVAL_NOISE_SCALE = 0.5  # the same of target policy smoothing, in [0, inf)
 REWARD_SCALE = 1.0  # factor of the (standardised) rewards, in (0, inf)
-REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, inf)
+REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, 1e9]
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
 CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
 EVALUATE_EVERY = 0  # steps between greedy evaluations (0: none), in [0, inf)
 EVALUATION_EPISODES = 10  # episodes of an evaluation, in [1, 1000]
-KEEP = "last"  # weights that are saved (best: of the best evaluation), one of last, best
+KEEP = "last"  # weights that are saved (best: of the best evaluation), in {last, best}
 
 # Not in the chapter; with these values, as the chapter has it:
 STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
@@ -43,7 +43,7 @@ CLIP_ACTIONS = False  # no noise carries an action beyond the range (errata E10)
 LEARN_AFTER = 0  # transitions stored before learning starts, if a batch is fewer, in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
-WEIGHT_INIT = "small"  # uniform weights, up to 0.003 or the papers' fan-in, one of small, fan_in
+WEIGHT_INIT = "small"  # uniform weights, up to 0.003 or the papers' fan-in, in {small, fan_in}
 
 MODEL_DIR = "model"  # folder of the weights
 IMAGE_DIR = "image"  # folder of the curves
