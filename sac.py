@@ -20,7 +20,7 @@ MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 BATCH_SIZE = 256  # transitions in an update, in [1, 1e6]
 EXPLORE_STEPS = 100  # up to this step, actions are uniformly random, in [0, inf)
 
-HIDDEN_DIM = 32  # units in each hidden layer, in [1, 10000]
+HIDDEN_DIM = 32  # units in each hidden layer, in [1, 4096]
 SOFT_Q_LR = 3e-4  # learning rate of the soft Q networks, in (0, inf)
 POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
 ALPHA_LR = 3e-4  # learning rate of log_alpha, in (0, inf)

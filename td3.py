@@ -20,7 +20,7 @@ MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 BATCH_SIZE = 64  # transitions in an update, in [1, 1e6]
 EXPLORE_STEPS = 500  # up to this step, actions are uniformly random, in [0, inf)
 
-HIDDEN_DIM = 64  # units in each hidden layer, in [1, 10000]
+HIDDEN_DIM = 64  # units in each hidden layer, in [1, 4096]
 Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
 POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
 GAMMA = 0.9  # discount factor, in [0, 1]
