@@ -190,7 +190,7 @@ def absolute(path):
 def reason_of(error):
     """What an exception says, on one line, in the words of the system where it has some."""
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return "a folder above it is a file"
+        return "it, or a folder above it, is a file"
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return printable(" ".join(words.split()))
 
