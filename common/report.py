@@ -150,7 +150,7 @@ class Training:
             else:
                 number = f"{self.episodes_done}/{self.train_episodes}"
             episode_line("Training", number, episode_reward, self.start)
-        self._check_finite()
+        self._check_finite(self.episodes_done)
         speed = steps / max(time.time() - self.last, 1e-9)
         self.bar.set_postfix_str(
             f"running reward {self.running_reward[-1]:.1f}, {speed:.0f} steps/s", refresh=False
@@ -214,7 +214,7 @@ class Training:
             self.bar.close()
         self.learned = self.learned or self.agent.losses is not None  # in the first episode, too
         if self.learned and not finished:
-            self._check_finite()
+            self._check_finite(self.episodes_done + 1)
         # All is saved before anything is said: nobody may be listening any more.
         lines = self._save(self._collapse() if finished else "")
         try:
@@ -263,14 +263,14 @@ class Training:
             f"{running[-1]:.1f} (try another --seed, smaller learning rates or --keep best)"
         )
 
-    def _check_finite(self):
+    def _check_finite(self, episode):
         if not self.learned:
             return
         losses = self.agent.losses
         finite = losses is None or np.isfinite(losses.numpy()).all()
         if not (finite and self.agent.compiler.all_finite()):
             raise UserError(
-                f"a loss or weight is no longer finite (episode {self.episodes_done}): "
+                f"a loss or weight is no longer finite (episode {episode}): "
                 "nothing was saved; try smaller learning rates or another --reward-scale"
             )
 
