@@ -124,5 +124,10 @@ class ReplayBuffer:
         a, b, c, d = self._ends
         return rows[:, :a], rows[:, a:b], rows[:, b:c], rows[:, c:d], rows[:, d:]
 
+    def clear(self):
+        """Forget all transitions, and what sizes they had."""
+        self.buffer = self._ends = None
+        self.position = self.size = 0
+
     def __len__(self):
         return self.size

@@ -324,3 +324,12 @@ def test_sampling_leaves_the_global_generators_alone():
     buffer.rows(5, 3)
     assert random.getstate() == states[0]
     np.testing.assert_equal(np.random.get_state(), states[1])
+
+
+def test_a_cleared_buffer_is_as_new():
+    buffer = ReplayBuffer(3)
+    buffer.push([1.0, 2.0], [0.5], 1.0, [3.0, 4.0], False)
+    buffer.clear()
+    assert (len(buffer), buffer.position, buffer.buffer) == (0, 0, None)
+    buffer.push([1.0], [0.5, 0.25], 1.0, [3.0], True)  # of other sizes
+    np.testing.assert_array_equal(buffer.sample(1)[1], [[0.5, 0.25]])
