@@ -176,8 +176,8 @@ class Training:
         if self.writer is not None:
             self._write({"evaluation": mean})
         if self.keep_best and self.learned and (self.best is None or mean > self.best[1]):
-            self.best = [self.steps, mean]
             self.agent.save()
+            self.best = [self.steps, mean]
         if self.finished:
             self._test()
         self.start += time.time() - began
@@ -185,10 +185,12 @@ class Training:
     def _test(self):
         """Play the weights that are kept, greedily from the test starts."""
         learning = [vector.numpy() for vector in self.agent.compiler.pack()]
-        if self.best:
-            self.agent.load()
-        self.test_returns = self._play(TEST_STARTS)
-        self.agent.compiler.unpack_from(learning)  # --resume may go on from here
+        try:
+            if self.best:
+                self.agent.load()
+            self.test_returns = self._play(TEST_STARTS)
+        finally:
+            self.agent.compiler.unpack_from(learning)  # --resume may go on from here
         _print_returns(f"Test | Starts: {len(TEST_STARTS)}", self.test_returns)
 
     def _play(self, starts):

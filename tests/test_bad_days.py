@@ -175,6 +175,18 @@ def test_the_best_weights_are_kept(training, capsys):
     assert "weights.npz has the weights of the best evaluation, -4.0 at 800" in out
 
 
+def test_best_weights_that_could_not_be_written_are_not_said_to_be_there(training, capsys):
+    def full():
+        raise UserError("weights.npz: cannot be written (No space left on device)")
+
+    with pytest.raises(UserError, match="No space left"), \
+            training(2, KEEP="best", EVALUATE_EVERY=200) as log:
+        log.agent.losses = tf.constant([0.5, -3.0])
+        log.agent.save = full
+        log.episode(-5.0, 200)
+    assert "has the weights of the best" not in capsys.readouterr().out
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
