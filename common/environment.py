@@ -14,7 +14,6 @@ import inspect
 import io
 import math
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -560,8 +559,8 @@ def _say_once(line):
 
 def _is_ours(error):
     """Whether an error is no fault of the environment in whose code it struck."""
-    if isinstance(error, KeyboardInterrupt):  # where Ctrl-C raises it, as in a notebook
-        return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if isinstance(error, KeyboardInterrupt):  # Ctrl-C, in a notebook; a script's raises Stopped
+        return not signals.installed()
     return isinstance(error, (signals.Stopped, UserError))
 
 

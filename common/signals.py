@@ -35,6 +35,11 @@ def install():
         signal.signal(hangup, _handle)
 
 
+def installed():
+    """Whether Ctrl-C is handled so: then it never raises a KeyboardInterrupt."""
+    return signal.getsignal(signal.SIGINT) is _handle
+
+
 def _handle(number, frame):
     if not _State.held:
         raise Stopped(128 + number)
