@@ -14,7 +14,6 @@ RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
 RENDER = False  # show training in a window
 
 TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
-TRAIN_STEPS = 0  # steps of training, whatever the episodes (0: episodes count), in [0, inf)
 TEST_EPISODES = 10  # episodes of testing, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 
@@ -30,61 +29,17 @@ NOISE = "gaussian"  # exploration noise (ou: Ornstein-Uhlenbeck), in {gaussian, 
 VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, inf)
 OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
 VAR_DECAY = 0.9995  # factor of that deviation at each update, in (0, 1]
-CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
-EVALUATE_EVERY = 0  # steps between greedy evaluations (0: none), in [0, inf)
-EVALUATION_EPISODES = 10  # episodes of an evaluation, in [1, 1000]
-KEEP = "last"  # weights that are saved (best: of the best evaluation), in {last, best}
 
-# Not in the chapter; with these values, as the chapter has it:
-EXPLORE_STEPS = 0  # up to this step, actions are uniformly random, in [0, inf)
+# Ours; with these values, as the chapter has it:
+EXPLORE_STEPS = 0  # before this step, from 0, actions are uniformly random, in [0, inf)
 LEARN_AFTER = 0  # transitions stored before learning starts (0: a full memory), in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
-UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
 WEIGHT_INIT = "normal"  # N(0, 0.3), or uniform as in the papers, in {normal, fan_in}
 
-MODEL_DIR = "model"  # folder of the weights
-IMAGE_DIR = "image"  # folder of the curves
+args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
+globals().update(args.constants)  # as flags and presets have them
 
-PRESETS = {
-    # Lillicrap et al., 2016: section 7, "Experiment Details", without batch normalisation,
-    # weight decay and the late entry of the action into the critic
-    "paper": {
-        "MAX_STEPS": 1000,  # the tasks' own limit
-        "LR_A": 1e-4,
-        "LR_C": 1e-3,
-        "GAMMA": 0.99,
-        "TAU": 0.001,
-        "MEMORY_CAPACITY": 1_000_000,
-        "BATCH_SIZE": 64,
-        "HIDDEN_DIM": 300,  # the paper: 400, then 300
-        "NOISE": "ou",
-        "VAR": 0.365,  # of the range; sigma 0.2 / sqrt(2 theta), with theta 0.15
-        "VAR_DECAY": 1.0,
-        "EXPLORE_STEPS": 1000,  # the paper does not say; as Fujimoto et al., 2018
-        "LEARN_AFTER": 1000,  # the same
-        "UNIT_ACTIONS": True,
-        "WEIGHT_INIT": "fan_in",
-    },
-}
-PRESETS["tuned"] = {
-    **PRESETS["paper"],
-    # for Pendulum, chosen by trials on seeds 0 and 1:
-    "LR_A": 1e-3,
-    "TAU": 0.005,
-    "BATCH_SIZE": 128,
-    "HIDDEN_DIM": 64,
-    "VAR": 0.1,
-    "UPDATE_ITR": 2,
-    "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
-    "EVALUATE_EVERY": 1000,
-    "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
-    "KEEP": "best",
-}
-
-args = arguments.parse(globals())  # before the long imports, so that --help answers at once
-
-import contextlib
 import itertools
 import random
 import time
@@ -93,27 +48,21 @@ import numpy as np
 import tensorflow as tf
 import tensorlayer as tl
 
-from common import explain, report, weights
-from common.compiled import Compiler, cannot_be_copied, joined
-from common.environment import make
-from common.networks import check_choice, fan_in, memory_for, networks_of
-from common.replay_buffer import check_sizes, empty_rows
+from common import networks
+from common.compiled import Compiler, compiled, joined
+from common.making import make
+from common.networks import check_choice, fan_in
+from common.replay_buffer import check_sizes
+from common.testing import Testing
+from common.training import Training
 
 
 class OrnsteinUhlenbeck:
-    """The noise process of (6.1), dX = theta (mu - X) dt + sigma dW.
+    """The noise process of (6.1), dX = theta (mu - X) dt + sigma dW, of `size` dimensions.
 
-    The process is sampled exactly: X(t + dt), given X(t), is normal with mean
-    mu + (X(t) - mu) exp(-theta dt) and variance
-    sigma^2 (1 - exp(-2 theta dt)) / (2 theta), for steps dt of any size.
-
-    Args:
-        size: dimensions, independent of each other.
-        theta: rate of the return to mu, per unit of time.
-        sigma: volatility; sqrt(2 theta), the default, makes the stationary standard deviation 1.
-        mu: the mean.
-        dt: time between samples.
-        generator: np.random.Generator.
+    It is sampled exactly: X(t + dt), given X(t), is normal with mean mu + (X(t) - mu) e^(-theta dt)
+    and variance sigma^2 (1 - e^(-2 theta dt)) / (2 theta), for steps dt of any size. The default
+    sigma, sqrt(2 theta), makes the stationary standard deviation 1.
     """
 
     def __init__(self, size, theta=0.15, sigma=None, mu=0.0, dt=1.0, generator=None):
@@ -138,14 +87,12 @@ class OrnsteinUhlenbeck:
 class DDPG:
     """Deep deterministic policy gradient: an actor, a critic, and a moving average of each.
 
-    Args:
-        action_dim, state_dim: sizes of an action and a state.
-        action_range: half the width of the action interval, a number or (action_dim,).
-        the rest: as the constants and flags of these names, by default with their values.
+    action_dim and state_dim are the sizes of an action and a state, action_range is half the width
+    of the action interval, a number or (action_dim,). The rest is ours: as the constants and flags
+    of these names, by default with their values.
     """
 
     count = itertools.count()  # TensorLayer wants another name for each model of a process
-    __reduce__ = cannot_be_copied
 
     def __init__(self, action_dim, state_dim, action_range, lr_a=LR_A, lr_c=LR_C, gamma=GAMMA,
                  tau=TAU, memory_capacity=MEMORY_CAPACITY, batch_size=BATCH_SIZE,
@@ -154,7 +101,7 @@ class DDPG:
                  eager=args.eager):
         # a row: state, action, reward, next state, done
         width = state_dim * 2 + action_dim + 2
-        self.memory = empty_rows("--memory-capacity", memory_capacity, width)
+        self.memory = np.zeros((memory_capacity, width), np.float32)
         self.pointer = 0
         self.action_dim, self.state_dim = action_dim, state_dim
         self.action_range = action_range = np.float32(action_range)
@@ -217,11 +164,11 @@ class DDPG:
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
 
-        self.losses = None  # and mean Q, of the last update
-        self.loss_names = ["loss/critic", "loss/actor", "q/mean"]
+        # Ours: losses of the last update, with mean Q; what a resumed training goes on with beside the
+        # variables; compilation
+        self.losses, self.loss_names = None, ["loss/critic", "loss/actor", "q/mean"]
+        self.state_names = ["pointer", "stored", "var", "generator", "ou.x"]
         self.compiler = Compiler(self, eager, self._join, ("gamma", "tau", "reward_scale"))
-        self._act = self.compiler.function(lambda states: self.actor(states))
-        self._learn = self.compiler.repeated(lambda bt, _: self._update_from(bt), report.COMPILING)
         self._join()
 
     def _join(self):
@@ -246,10 +193,10 @@ class DDPG:
                         self.critic_target.trainable_weights, paras):
             i.assign(self.ema.average(j))
 
-    @property
-    def size(self):
-        """How many transitions are stored."""
-        return min(self.pointer, len(self.memory))
+    @compiled
+    def act(self, states):
+        """Ours: the actor, compiled, from and to NumPy arrays."""
+        return self.actor(states)
 
     def reset_noise(self):
         """Start the noise process anew, as algorithm 6.26 does for each episode."""
@@ -257,7 +204,7 @@ class DDPG:
 
     def get_action(self, s, greedy=False):
         """The action (action_dim,) for one state (state_dim,), with noise unless greedy."""
-        a = self._act(np.array([s], dtype=np.float32)).numpy()[0]
+        a = self.act(np.array([s], dtype=np.float32))[0]
         if greedy:
             return a
         if self.noise == "ou":
@@ -271,19 +218,22 @@ class DDPG:
         return self.action_range * self.generator.uniform(-1, 1, self.action_dim)
 
     def learn(self, n_updates=1):
-        """Update critic, actor and targets n_updates times, each time from a new batch.
+        """Update critic, actor and targets n_updates times in one call, each from a new batch.
 
         The batches are drawn from the whole memory, or from what is stored of it; where that
         is nothing, a ValueError says so.
         """
-        if not self.size:
+        size = len(self.stored)
+        if not size:
             raise ValueError("the memory is empty: call store_transition() before learn()")
         self.var *= self.var_decay**n_updates
-        indices = self.generator.integers(self.size, size=(n_updates, self.batch_size))
-        self.losses = self._learn(self.memory[indices], (None,) * n_updates)
+        indices = self.generator.integers(size, size=(n_updates, self.batch_size))
+        # The printed body goes on in _update_from(), which is compiled.
+        self.losses = self.compiler.for_each(self._update_from, self.memory[indices],
+                                             (None,) * n_updates)
 
-    def _update_from(self, bt):
-        """One update: the body of the chapter's learn(), algorithm 6.26."""
+    def _update_from(self, bt, _):
+        """One update: the body of the chapter's learn() after sampling, algorithm 6.26."""
         bs = bt[:, :self.state_dim]
         ba = bt[:, self.state_dim:self.state_dim + self.action_dim]
         br = bt[:, -self.state_dim - 2:-self.state_dim - 1]
@@ -314,12 +264,9 @@ class DDPG:
     def store_transition(self, s, a, r, s_, done=False):
         """Store one transition; the oldest is overwritten once the memory is full.
 
-        Args:
-            s, s_: (state_dim,) observations before and after, arrays or lists.
-            a: (action_dim,) or a number.
-            r: reward.
-            done: true only for a real terminal, after which nothing can be earned.
-        A ValueError names what has another size.
+        s, s_: (state_dim,) observations before and after; a: (action_dim,) or a number; r: reward;
+        done: true only for a real terminal, after which nothing can be earned. A ValueError names
+        what has another size.
         """
         check_sizes(self.state_dim, self.action_dim, s, a, r, s_, done)
         transition = np.hstack((s, a, r, s_, done))
@@ -327,30 +274,40 @@ class DDPG:
         self.memory[index, :] = transition
         self.pointer += 1
 
+    def save(self, path=None):
+        """Save all networks into the npz file `path`, or the usual one; returns its path."""
+        return networks.save(self, args, path)
+
+    def load(self, path=None):
+        """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
+        networks.load(self, args, path)
+        self._join()
+
+    # Ours, for evaluations, pictures and --resume
+
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self._act(states).numpy()
+        return self.act(states)
 
     def q_values(self, states, actions):
         """Q values (N,) of actions (N, action_dim) in states (N, state_dim)."""
         return self.critic([states, actions]).numpy()[:, 0]
 
-    def save(self, path=None):
-        """Save all networks into the npz file `path`, or the usual one; returns its path."""
-        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
-        return path
+    @property
+    def stored(self):
+        """The rows of the memory that have been written; as many can be put there again."""
+        return self.memory[: self.pointer]
 
-    def load(self, path=None):
-        """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = path or weights.find(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
-        self._join()
+    @stored.setter
+    def stored(self, rows):
+        self.memory[: len(rows)] = rows
 
 
 if __name__ == "__main__":
-    env = make(ENV_ID, render=RENDER, unit_actions=UNIT_ACTIONS)
-    ENV_ID = env.env_id
+    env = make(ENV_ID, RENDER, unit_actions=args.unit_actions)
+    state_dim = env.observation_space.shape[0]
+    action_dim = env.action_space.shape[0]
+    action_range = env.action_space.high  # actions are in [-action_range, action_range]
 
     # seeds, for results that repeat
     env.seed(RANDOM_SEED)
@@ -358,17 +315,16 @@ if __name__ == "__main__":
     np.random.seed(RANDOM_SEED)
     tf.random.set_seed(RANDOM_SEED)
 
-    state_dim = env.observation_space.shape[0]
-    action_dim = env.action_space.shape[0]
-    action_range = env.action_space.high  # actions are in [-action_range, action_range]
-
-    with memory_for("--hidden-dim", HIDDEN_DIM):
-        agent = DDPG(action_dim, state_dim, action_range)
+    agent = DDPG(action_dim, state_dim, action_range)
+    t0 = time.time()
 
     if args.train:
-        with report.Training(agent, env, args, globals()) as log:
-            frame_idx = log.steps  # 0, unless resumed
-            for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
+        # Ours: Training evaluates, saves and goes on where a training was stopped. However its
+        # block ends, it calls agent.save() and plots all_episode_reward into image/ddpg.png.
+        with Training(agent, env, args) as training:
+            all_episode_reward = training.all_episode_reward  # [], unless resumed
+            frame_idx = training.steps  # 0, unless resumed
+            for episode in training.episodes():  # TRAIN_EPISODES, or as many as --steps takes
                 state = env.reset()
                 agent.reset_noise()
                 episode_reward = 0
@@ -390,16 +346,19 @@ if __name__ == "__main__":
                     frame_idx += 1
                     if done or info["TimeLimit.truncated"]:
                         break
-                log.episode(episode_reward, step + 1, noise_scale=agent.var)
+
+                if episode == 0:
+                    all_episode_reward.append(episode_reward)
+                else:
+                    all_episode_reward.append(all_episode_reward[-1] * 0.9 + episode_reward * 0.1)
+                print(f"Training | Episode: {training.number(frame_idx)} | Episode Reward: "
+                      f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
+                training.episode_done(episode_reward, step + 1, noise_scale=agent.var)
 
     if args.test:
-        env.close()  # a simulator may be open only once
         agent.load()
-        t0 = time.time()
-        rewards = []
-        film = report.film_path(args, globals())
-        with contextlib.closing(make(ENV_ID, True, film, UNIT_ACTIONS)) as env:
-            env.seed(RANDOM_SEED)
+        with Testing(agent, env, args) as testing:  # ours: a window or a film, the mean, --explain
+            env = testing.env
             for episode in range(TEST_EPISODES):
                 state = env.reset()
                 episode_reward = 0
@@ -409,8 +368,6 @@ if __name__ == "__main__":
                     episode_reward += reward
                     if done or info["TimeLimit.truncated"]:
                         break
-                rewards.append(episode_reward)
-                report.episode_line("Testing", f"{episode + 1}/{TEST_EPISODES}", episode_reward, t0)
-        report.test_summary(rewards)
-        if args.explain:
-            explain.save(agent, args, globals())
+                print(f"Testing | Episode: {episode + 1}/{TEST_EPISODES} | Episode Reward: "
+                      f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
+                testing.episode_done(episode_reward)

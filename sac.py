@@ -14,11 +14,10 @@ RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
 RENDER = False  # show training in a window
 
 TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
-TRAIN_STEPS = 0  # steps of training, whatever the episodes (0: episodes count), in [0, inf)
 TEST_EPISODES = 10  # episodes of testing, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 BATCH_SIZE = 256  # transitions in an update, in [1, 1e6]
-EXPLORE_STEPS = 100  # up to this step, actions are uniformly random, in [0, inf)
+EXPLORE_STEPS = 100  # up to and with this step, from 0, actions are uniformly random, in [0, inf)
 
 HIDDEN_DIM = 32  # units in each hidden layer, in [1, 4096]
 SOFT_Q_LR = 3e-4  # learning rate of the soft Q networks, in (0, inf)
@@ -31,60 +30,16 @@ AUTO_ENTROPY = True  # learn alpha; without, alpha is 1
 REWARD_SCALE = 1.0  # factor of the (standardised) rewards, in (0, inf)
 REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, 1e9]
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
-CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
-EVALUATE_EVERY = 0  # steps between greedy evaluations (0: none), in [0, inf)
-EVALUATION_EPISODES = 10  # episodes of an evaluation, in [1, 1000]
-KEEP = "last"  # weights that are saved (best: of the best evaluation), in {last, best}
 
-# Not in the chapter; with these values, as the chapter has it:
+# Ours; with these values, as the chapter has it:
 STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
 LEARN_AFTER = 0  # transitions stored before learning starts, if a batch is fewer, in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
-UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
 WEIGHT_INIT = "small"  # the Qs' uniform weights, up to 0.003 or fan-in, in {small, fan_in}
 
-MODEL_DIR = "model"  # folder of the weights
-IMAGE_DIR = "image"  # folder of the curves
+args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
+globals().update(args.constants)  # as flags and presets have them
 
-PRESETS = {
-    # Haarnoja et al., 2018, arXiv:1812.05905: table 1 of the appendix
-    "paper": {
-        "MAX_STEPS": 1000,  # the tasks' own limit
-        "BATCH_SIZE": 256,
-        "EXPLORE_STEPS": 1000,  # the authors' code
-        "HIDDEN_DIM": 256,
-        "SOFT_Q_LR": 3e-4,
-        "POLICY_LR": 3e-4,
-        "ALPHA_LR": 3e-4,
-        "GAMMA": 0.99,
-        "SOFT_TAU": 0.005,
-        "REPLAY_BUFFER_SIZE": 1_000_000,
-        "UPDATE_ITR": 1,
-        "STANDARDISE_REWARDS": False,
-        "LEARN_AFTER": 1000,  # as EXPLORE_STEPS: the authors' code learns from then on
-        "UNIT_ACTIONS": True,  # the target entropy, -action_dim, is meant for them
-        "WEIGHT_INIT": "fan_in",  # small weights would keep the Qs flat for thousands of steps
-    },
-}
-PRESETS["tuned"] = {
-    **PRESETS["paper"],
-    # for Pendulum, chosen by trials on seeds 0 and 1:
-    "HIDDEN_DIM": 64,
-    "SOFT_Q_LR": 1e-3,
-    "POLICY_LR": 1e-3,
-    "ALPHA_LR": 1e-3,
-    "SOFT_TAU": 0.01,
-    "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
-    "UPDATE_ITR": 2,
-    "LEARN_AFTER": 0,
-    "EVALUATE_EVERY": 1000,
-    "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
-    "KEEP": "best",
-}
-
-args = arguments.parse(globals())  # before the long imports, so that --help answers at once
-
-import contextlib
 import random
 import time
 
@@ -94,11 +49,13 @@ import tensorflow_probability as tfp
 from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
-from common import explain, report, weights
-from common.compiled import Compiler, cannot_be_copied, joined, standard_normal
-from common.environment import make
-from common.networks import check_choice, connect, fan_in, memory_for, networks_of
+from common import networks
+from common.compiled import Compiler, StandardNormal, compiled, joined
+from common.making import make
+from common.networks import check_choice, connect, fan_in
 from common.replay_buffer import ReplayBuffer
+from common.testing import Testing
+from common.training import Training
 
 Normal = tfp.distributions.Normal
 
@@ -106,18 +63,16 @@ Normal = tfp.distributions.Normal
 class SoftQNetwork(Model):
     """Soft Q(s, a): [state, action] -> hidden -> hidden -> 1, through TensorLayer's dynamic API.
 
-    Args:
-        num_inputs, num_actions: sizes of a state and an action.
-        hidden_dim: units in each hidden layer.
-        init_w: weights start uniform in [-init_w, init_w].
-        weight_init: "small", as said; "fan_in" as in the paper's code.
+    num_inputs and num_actions are the sizes of a state and an action, hidden_dim the units in each
+    hidden layer. Weights start uniform in [-init_w, init_w], or as in the paper's code (fan_in).
     """
 
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3, weight_init=WEIGHT_INIT):
         super().__init__()
         input_dim = num_inputs + num_actions
-        uniform = tf.random_uniform_initializer(-init_w, init_w)
-        w_init = {"small": uniform, "fan_in": fan_in}[weight_init]
+        w_init = tf.random_uniform_initializer(-init_w, init_w)
+        if weight_init == "fan_in":
+            w_init = fan_in
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
@@ -135,14 +90,11 @@ class SoftQNetwork(Model):
 
 
 class PolicyNetwork(Model):
-    """The stochastic policy: a normal distribution squashed by tanh.
+    """The stochastic policy: a normal distribution squashed by tanh, times action_range.
 
-    Args:
-        num_inputs, num_actions: sizes of a state and an action.
-        hidden_dim: units in each of three hidden layers.
-        action_range: half the width of the action interval, a number or (num_actions,).
-        init_w: the biases of both heads start uniform in [-init_w, init_w].
-        log_std_min, log_std_max: bounds of the logarithm of the standard deviation.
+    Sizes as for SoftQNetwork; action_range is half the width of the action interval, a number or
+    (num_actions,). The biases of both heads start uniform in [-init_w, init_w]; the logarithm of
+    the standard deviation is clipped to [log_std_min, log_std_max].
     """
 
     def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3,
@@ -169,7 +121,6 @@ class PolicyNetwork(Model):
         self.action_range = np.float32(action_range)
         self.num_actions = num_actions
         self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
-        self.infer = self.act  # for get_action(); SAC puts the compiled function here
         connect(self, num_inputs)
 
     def forward(self, state):
@@ -183,20 +134,17 @@ class PolicyNetwork(Model):
         return mean, log_std
 
     def evaluate(self, state, epsilon=1e-6):
-        """Sample actions by reparameterisation (6.27), with their log-probabilities.
+        """Sample actions for states (N, num_inputs) by reparameterisation (6.27).
 
-        Args:
-            state: (N, num_inputs).
-            epsilon: keeps the logarithm finite where tanh saturates.
-
-        Returns:
-            action (N, num_actions), log_prob (N, 1), z (N, num_actions) the normal sample,
-            mean and log_std (N, num_actions).
+        epsilon keeps the logarithm finite where tanh saturates. Returns actions (N, num_actions),
+        their log-probabilities (N, 1), z (N, num_actions) the normal sample, and mean and log_std
+        (N, num_actions).
         """
         state = tf.cast(state, tf.float32)
         mean, log_std = self.forward(state)
         std = tf.math.exp(log_std)
-        z = standard_normal(self.generator, mean.shape)
+        normal = StandardNormal(self.generator)
+        z = normal.sample(mean.shape)
         action_0 = tf.math.tanh(mean + std * z)  # TanhNormal, reparameterised
         action = self.action_range * action_0
         # The change of variables: tanh's derivative, then the scaling to the action range.
@@ -206,16 +154,17 @@ class PolicyNetwork(Model):
         log_prob = tf.reduce_sum(log_prob, axis=1)[:, np.newaxis]
         return action, log_prob, z, mean, log_std
 
-    def act(self, state, greedy):
-        """Actions (N, num_actions) for states (N, num_inputs): sampled, or the mean's if greedy."""
-        mean, log_std = self.forward(state)
-        if not greedy:
-            mean += tf.math.exp(log_std) * standard_normal(self.generator, mean.shape)
-        return self.action_range * tf.math.tanh(mean)
-
+    @compiled
     def get_action(self, state, greedy=False):
-        """The action (num_actions,) for one state (num_inputs,)."""
-        return self.infer(np.asarray(state, np.float32)[np.newaxis], greedy).numpy()[0]
+        """The action (num_actions,) for one state (num_inputs,), at its mean if greedy."""
+        mean, log_std = self.forward(state[np.newaxis])
+        if greedy:
+            return self.action_range * tf.math.tanh(mean)[0]
+        std = tf.math.exp(log_std)
+        normal = StandardNormal(self.generator)
+        z = normal.sample(mean.shape)
+        action = self.action_range * tf.math.tanh(mean + std * z)  # TanhNormal, reparameterised
+        return action[0]
 
     def sample_action(self):
         """A uniformly random action (num_actions,)."""
@@ -226,16 +175,10 @@ class PolicyNetwork(Model):
 class SAC:
     """Soft actor-critic: two soft Q networks with targets, a stochastic policy, a learned alpha.
 
-    Args:
-        state_dim, action_dim: sizes of a state and an action.
-        replay_buffer: ReplayBuffer to learn from.
-        hidden_dim: units in each hidden layer.
-        action_range: half the width of the action interval, a number or (action_dim,).
-        soft_q_lr, policy_lr, alpha_lr: learning rates of Adam.
-        the rest: as the constants and flags of these names, by default with their values.
+    It learns from replay_buffer. Sizes and action_range are as for PolicyNetwork; soft_q_lr,
+    policy_lr and alpha_lr are Adam's. The rest is ours: as the constants and flags of these names,
+    by default with their values.
     """
-
-    __reduce__ = cannot_be_copied
 
     def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
                  soft_q_lr=3e-4, policy_lr=3e-4, alpha_lr=3e-4,
@@ -253,6 +196,8 @@ class SAC:
         self.policy_net = PolicyNetwork(*sizes, action_range)
         self.log_alpha = tf.Variable(0, dtype=np.float32, name="log_alpha")
         self.alpha = tf.Variable(tf.math.exp(self.log_alpha), name="alpha", trainable=False)
+        print("Soft Q Network (1,2): ", self.soft_q_net1)
+        print("Policy Network: ", self.policy_net)
 
         # training mode
         for net in (self.soft_q_net1, self.soft_q_net2, self.policy_net):
@@ -269,11 +214,12 @@ class SAC:
         self.policy_optimizer = tf.optimizers.Adam(policy_lr)
         self.alpha_optimizer = tf.optimizers.Adam(alpha_lr)
 
-        self.losses = None  # of the last update, with mean Q and alpha
+        # Ours: losses of the last update, with mean Q and alpha; what a resumed training goes on with
+        # beside the variables; compilation
+        self.losses = None
         self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "loss/alpha", "q/mean", "alpha"]
+        self.state_names = ["replay_buffer", "policy_net.generator"]
         self.compiler = Compiler(self, eager, self._join)
-        self._act = self.compiler.function(lambda *args: self.policy_net.act(*args))
-        self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
         self._join()
 
     def _join(self):
@@ -282,7 +228,6 @@ class SAC:
         self.soft_q_optimizer2 = joined(self.soft_q_optimizer2, self.soft_q_net2.trainable_weights)
         self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
         self.alpha_optimizer = joined(self.alpha_optimizer, [self.log_alpha])
-        self.policy_net.infer = self._act
         check_choice("policy_loss", self.policy_loss, "q1", "min")
 
     def target_ini(self, net, target_net):
@@ -299,31 +244,29 @@ class SAC:
 
     def update(self, batch_size, reward_scale=10.0, auto_entropy=True, target_entropy=-2,
                gamma=0.99, soft_tau=1e-2, n_updates=1):
-        """Update all networks and alpha n_updates times, each time from a new batch.
+        """Update all networks and alpha n_updates times in one call, each time from a new batch.
 
-        Args:
-            batch_size: transitions in a batch; a ValueError if fewer are stored.
-            reward_scale: factor of the rewards (standardised over the batch, see the constants).
-            auto_entropy: learn alpha; if not, alpha is 1.
-            target_entropy: what the policy's entropy is steered to (kappa in 6.29).
-            gamma: discount factor.
-            soft_tau: share of the networks in the soft updates of their targets.
-            n_updates: how many updates to make in one compiled call.
+        reward_scale is a factor of the standardised rewards. With auto_entropy alpha is learned,
+        so that the policy's entropy goes to target_entropy (kappa in 6.29); without, it is 1.
+        gamma is the discount factor, soft_tau the share of the networks in the soft updates of
+        their targets. A ValueError if fewer than batch_size transitions are stored.
         """
-        self.losses = self._update(
-            self.replay_buffer.rows(batch_size, n_updates), (auto_entropy,) * n_updates,
-            float(reward_scale), float(target_entropy), float(gamma), float(soft_tau),
-        )
+        batches = [self.replay_buffer.sample(batch_size) for _ in range(n_updates)]
+        # The printed body goes on in _update_from(), which is compiled.
+        self.losses = self.compiler.for_each(self._update_from, batches,
+                                             (auto_entropy,) * n_updates, float(reward_scale),
+                                             float(target_entropy), float(gamma), float(soft_tau))
 
     def _update_from(self, batch, auto_entropy, reward_scale, target_entropy, gamma, soft_tau):
-        """One update: the body of the chapter's update(), algorithm 6.28."""
-        state, action, reward, next_state, done = self.replay_buffer.columns(batch)
+        """One update: the body of the chapter's update() after sample(), algorithm 6.28."""
+        state, action, reward, next_state, done = batch
+        reward = reward[:, np.newaxis]  # expand dimension
+        done = done[:, np.newaxis]
 
         # rewards standardised over the batch; 1e-6 for batches of equal rewards
         if self.standardise_rewards:
-            reward = (reward - tf.reduce_mean(reward, axis=0)) / (
-                tf.math.reduce_std(reward, axis=0) + 1e-6
-            )
+            std = tf.math.reduce_std(reward, axis=0)
+            reward = (reward - tf.reduce_mean(reward, axis=0)) / (std + 1e-6)
         reward = reward_scale * reward
 
         # Training the Q functions: the soft target of (6.25)
@@ -380,30 +323,30 @@ class SAC:
         return tf.stack([q_value_loss1, q_value_loss2, policy_loss, alpha_loss, q_mean,
                          self.alpha])
 
+    def save(self, path=None):
+        """Save all networks into the npz file `path`, or the usual one; returns its path."""
+        return networks.save(self, args, path)
+
+    def load(self, path=None):
+        """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
+        networks.load(self, args, path)
+
+    # Ours, for evaluations and pictures
+
+    @compiled
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self._act(states, True).numpy()
+        mean, _ = self.policy_net.forward(states)
+        return self.policy_net.action_range * tf.math.tanh(mean)
 
     def q_values(self, states, actions):
         """Soft Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""
         q_input = tf.concat([states, actions], 1)
         return tf.minimum(self.soft_q_net1(q_input), self.soft_q_net2(q_input)).numpy()[:, 0]
 
-    def save(self, path=None):
-        """Save all networks into the npz file `path`, or the usual one; returns its path."""
-        path = path or weights.path(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.save(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
-        return path
-
-    def load(self, path=None):
-        """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
-        path = path or weights.find(MODEL_DIR, ALG_NAME, ENV_ID, args.preset)
-        weights.load(path, ALG_NAME, ENV_ID, networks_of(self), UNIT_ACTIONS)
-
 
 if __name__ == "__main__":
-    env = make(ENV_ID, render=RENDER, unit_actions=UNIT_ACTIONS)
-    ENV_ID = env.env_id
+    env = make(ENV_ID, RENDER, unit_actions=args.unit_actions)
     state_dim = env.observation_space.shape[0]
     action_dim = env.action_space.shape[0]
     action_range = env.action_space.high  # actions are in [-action_range, action_range]
@@ -415,14 +358,17 @@ if __name__ == "__main__":
     tf.random.set_seed(RANDOM_SEED)
 
     replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE)
-    with memory_for("--hidden-dim", HIDDEN_DIM):
-        agent = SAC(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
-                    SOFT_Q_LR, POLICY_LR, ALPHA_LR)
+    agent = SAC(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
+                SOFT_Q_LR, POLICY_LR, ALPHA_LR)
+    t0 = time.time()
 
     if args.train:
-        with report.Training(agent, env, args, globals()) as log:
-            frame_idx = log.steps  # 0, unless resumed
-            for episode in log.episodes():  # TRAIN_EPISODES, or as many as TRAIN_STEPS takes
+        # Ours: Training evaluates, saves and goes on where a training was stopped. However its
+        # block ends, it calls agent.save() and plots all_episode_reward into image/sac.png.
+        with Training(agent, env, args) as training:
+            all_episode_reward = training.all_episode_reward  # [], unless resumed
+            frame_idx = training.steps  # 0, unless resumed
+            for episode in training.episodes():  # TRAIN_EPISODES, or as many as --steps takes
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
@@ -443,16 +389,19 @@ if __name__ == "__main__":
                                      GAMMA, SOFT_TAU, n_updates=UPDATE_ITR)
                     if done or info["TimeLimit.truncated"]:
                         break
-                log.episode(episode_reward, step + 1)
+
+                if episode == 0:
+                    all_episode_reward.append(episode_reward)
+                else:
+                    all_episode_reward.append(all_episode_reward[-1] * 0.9 + episode_reward * 0.1)
+                print(f"Training | Episode: {training.number(frame_idx)} | Episode Reward: "
+                      f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
+                training.episode_done(episode_reward, step + 1)
 
     if args.test:
-        env.close()  # a simulator may be open only once
         agent.load()
-        t0 = time.time()
-        rewards = []
-        film = report.film_path(args, globals())
-        with contextlib.closing(make(ENV_ID, True, film, UNIT_ACTIONS)) as env:
-            env.seed(RANDOM_SEED)
+        with Testing(agent, env, args) as testing:  # ours: a window or a film, the mean, --explain
+            env = testing.env
             for episode in range(TEST_EPISODES):
                 state = env.reset()
                 episode_reward = 0
@@ -463,8 +412,6 @@ if __name__ == "__main__":
                     episode_reward += reward
                     if done or info["TimeLimit.truncated"]:
                         break
-                rewards.append(episode_reward)
-                report.episode_line("Testing", f"{episode + 1}/{TEST_EPISODES}", episode_reward, t0)
-        report.test_summary(rewards)
-        if args.explain:
-            explain.save(agent, args, globals())
+                print(f"Testing | Episode: {episode + 1}/{TEST_EPISODES} | Episode Reward: "
+                      f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
+                testing.episode_done(episode_reward)

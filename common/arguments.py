@@ -7,23 +7,25 @@ constant stays the only place where any of them is written: see common/constants
 """
 
 import argparse
-import ast
 import contextlib
 import difflib
 import importlib.util
 import io
 import math
-import os
 import re
 import shutil
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
-from common import output, quiet, signals
-from common.constants import above_parse, checked_presets, constants_in, on_one_line, read
+from common import constants, defaults, output, quiet, signals
+from common.constants import on_one_line
 from common.errors import UserError
+from common.files import present_id
 
-# What is no constant of the algorithm: flag -> (value when it is not given, metavar of an
-# optional value and what stands for it when it is left out, help).
+# What is no constant: flag -> (value when it is not given, metavar of an optional value and
+# what stands for it when it is left out, help).
 _RUN = {
     "--train": (False, None, "train, save the weights and the reward curve"),
     "--test": (False, None, "play with the saved weights, after training if both"),
@@ -41,176 +43,264 @@ _NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain"
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def parse(namespace, argv=None):
-    """Parse the command line and write its values over the script's constants.
+@dataclass(frozen=True)
+class Settings:
+    """What the command line decided, for good.
 
-    Call it with `globals()`, after the constants and before the heavy imports, so that
-    --help answers at once. A flag is made of each module-level `NAME = literal` (int,
-    float, bool or str) above the call with a comment on its line, which is its meaning.
-    A script may have a dict PRESETS: name -> {constant's name: value}. `--preset NAME`
-    takes its values for those of the constants; single flags override both.
+    Attributes:
+        script: Path of the script.
+        algorithm: its ALG_NAME.
+        preset: name.
+        constants: read-only dict of the script's constants with a flag, by name.
+        everything: the same with ALG_NAME and the constants of every run (common/defaults.py).
+        train, test, resume, explain, eager, verbose: bool.
+        tensorboard: None or a folder.
+        record: None, a file, or "" for the usual one.
+        and each constant of every run in small letters: train_steps, model_dir, ...
+    """
 
-    In a script that is run, Ctrl-C, SIGTERM and a closed terminal become SystemExit from
-    here on (status 130, 143, 129), a UserError is printed as one line, and the packages
-    are silenced.
+    script: Path
+    algorithm: str
+    constants: MappingProxyType
+    everything: MappingProxyType
+    train: bool
+    test: bool
+    preset: str
+    resume: bool
+    tensorboard: str | None
+    record: str | None
+    explain: bool
+    eager: bool
+    verbose: bool
+
+    def __getattr__(self, name):
+        if name.isupper() or name.startswith("_") or name.upper() not in vars(defaults):
+            raise AttributeError(f"Settings have no {name}")
+        return self.everything[name.upper()]
+
+    @property
+    def env_id(self):
+        return self.constants["ENV_ID"]
+
+    @property
+    def seed(self):
+        return self.constants["RANDOM_SEED"]
+
+    @property
+    def task(self):
+        """Algorithm, environment and preset: what names the files of a run."""
+        return self.algorithm, self.env_id, self.preset
+
+
+def parse(script, name):
+    """Read the command line of a script that is run.
+
+    Call it with `__file__` and `__name__`, after the constants and before the heavy imports,
+    so that --help answers at once, and take over `constants` of what it returns. A flag is
+    made of each `NAME = literal` (int, float, bool or str) above the call with a comment on its
+    line, which is its meaning, and of each constant in common/defaults.py. There, too, are the
+    presets.
+
+    From here on Ctrl-C, SIGTERM and a closed terminal become SystemExit (status 130, 143, 129),
+    a UserError is printed as one line, and the packages are silenced. If the script is imported
+    instead, nothing is parsed: the constants are as they are written, and the packages are
+    imported without a word.
 
     Args:
-        namespace: the script's globals().
-        argv: list of str, the words after the script's name. Without it: those of the
-            command line if the script is run; if it is imported, nothing is parsed, the
-            constants stay as they are, and the packages are imported without a word.
+        script: path of the script.
+        name: its module's name; "__main__" if it is run.
 
     Returns:
-        Namespace: train, test, resume, explain, eager, verbose (bool), preset (str), tensorboard
-        (None or a folder), record (None, a file, or "" for the usual one).
+        Settings.
 
     Raises:
         SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong: a flag,
-            or the line of the script with a constant or preset that cannot be one.
+            or the line of the script with a constant that cannot be one.
         UserError: a package that the script needs is not installed.
     """
-    # A cell of a notebook is __main__ too, but has no file.
-    is_script = namespace["__name__"] == "__main__" and "__file__" in namespace
-    if argv is None:
-        if not is_script:
-            quiet.prepare(verbose=False, imported=True)
-            defaults = {flag[2:]: default for flag, (default, _, _) in _RUN.items()}
-            return argparse.Namespace(**defaults)
-        argv = sys.argv[1:]
-    if is_script:
-        output.prepare()
-    prog = os.path.basename(namespace["__file__"])
+    if name != "__main__":
+        quiet.prepare(verbose=False, imported=True)
+        return Command(script).settings()
+    output.prepare()
     try:
-        title, constants = _read(namespace)
-        presets = checked_presets(namespace, constants)
+        command = Command(script)
     except UserError as error:
-        Parser().exit(2, f"{prog}, {error}\n")
-    parser = _parser(prog, title, constants, presets)
-    args, unknown = parser.parse_known_args(_words(argv, parser))
-    if unknown:
-        parser.error(_did_you_mean(unknown[0], constants, prog))
-    if args.preset not in presets:
-        names = " or ".join(presets)
-        parser.error(f"--preset must be {names}, got {on_one_line(args.preset)}")
-    values = presets["chapter"] | presets[args.preset]
-    for constant in constants:
-        given = vars(args).pop(constant.name, None)  # None: the flag was not used
-        if given is not None:
+        Parser().exit(2, f"{Path(script).name}, {error}\n")
+    settings = command.read(sys.argv[1:])
+    output.errors_on_one_line(command.name, settings.verbose)
+    signals.install()
+    quiet.prepare(settings.verbose)
+    return settings
+
+
+class Command:
+    """The command line that a script has, known without running the script.
+
+    Args:
+        script: its path.
+
+    Attributes:
+        name: of the script, "td3.py".
+        flags: dict from the flags made of constants to whether they take a value.
+
+    Raises:
+        UserError: a constant cannot be one; the message begins with its line.
+    """
+
+    def __init__(self, script):
+        self.script = Path(script).absolute()
+        self.name = self.script.name
+        self._title, self.algorithm, own = constants.read(script, [*_RUN, "--help"])
+        self._own = [constant.name for constant in own]
+        taken = [*_RUN, "--help", *(flag for constant in own for flag in constant.flags)]
+        self._constants = own + constants.read(defaults.__file__, taken)[2]
+        self._by_name = {constant.name: constant for constant in self._constants}
+        self.flags = {flag: constant.kind is not bool
+                      for constant in self._constants for flag in constant.flags}
+
+    def settings(self, given=None, **run):
+        """The Settings with these values of constants, by default as the script has them."""
+        values = {name: constant.value for name, constant in self._by_name.items()}
+        values |= given or {}
+        values["ENV_ID"] = present_id(values["ENV_ID"])
+        run = {flag[2:]: default for flag, (default, _, _) in _RUN.items()} | run
+        return Settings(
+            script=self.script,
+            algorithm=self.algorithm,
+            constants=MappingProxyType({name: values[name] for name in self._own}),
+            everything=MappingProxyType({"ALG_NAME": self.algorithm} | values),
+            **run,
+        )
+
+    def read(self, argv):
+        """The Settings of the words after the script's name.
+
+        Raises:
+            SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
+        """
+        parser = self._parser()
+        args, unknown = parser.parse_known_args(_words(argv, parser))
+        if unknown:
+            parser.error(self._did_you_mean(unknown[0]))
+        args, values = vars(args), {}
+        try:
+            values |= self._preset(args["preset"])
+            for constant in self._constants:
+                given = args.pop(constant.name, None)  # None: the flag was not used
+                if given is not None:
+                    try:
+                        values[constant.name] = constant.checked(given, typed=True)
+                    except ValueError as error:
+                        got = on_one_line(given)
+                        raise UserError(f"{constant.flag} must be {error}, got {got}") from None
+            if not (args["train"] or args["test"]):
+                parser.print_usage(sys.stderr)
+                raise UserError(
+                    f"--train or --test is needed, or both; {self.name} --help lists all flags"
+                )
+            settings = self.settings(values, **args)
+            _check_together(settings)
+        except UserError as error:
+            parser.error(str(error))
+        return settings
+
+    def quietly(self, argv):
+        """As read(), but what is wrong is a UserError."""
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return self.read(argv)
+        except SystemExit as error:
+            raise UserError(said.getvalue().strip().splitlines()[-1]) from error
+
+    def _preset(self, preset):
+        """The values of a preset, checked."""
+        presets = {"chapter": {}} | defaults.PRESETS.get(self.algorithm, {})
+        if preset not in presets:
+            names = " or ".join(presets)
+            raise UserError(f"--preset must be {names}, got {on_one_line(preset)}")
+        for name, value in presets[preset].items():
+            where = f"the preset {preset} of {self.algorithm} in {defaults.__file__}"
+            if name not in self._by_name:
+                raise UserError(f"{where} has {name}, which is no constant of {self.name}")
             try:
-                values[constant.name] = constant.checked(given, typed=True)
+                self._by_name[name].checked(value)
             except ValueError as error:
-                parser.error(f"{constant.flag} must be {error}, got {on_one_line(given)}")
-    if not (args.train or args.test):
-        parser.print_usage(sys.stderr)
-        parser.error(f"--train or --test is needed, or both; {prog} --help lists all flags")
-    try:
-        _check_together(args, values)
-    except UserError as error:
-        parser.error(str(error))
-    namespace.update(values)
-    if is_script:
-        output.errors_on_one_line(prog, args.verbose)
-        signals.install()
-        quiet.prepare(args.verbose)
-    return args
+                raise UserError(
+                    f"{where}: {name} must be {error}, got {on_one_line(value)}"
+                ) from None
+        return presets[preset]
+
+    def _parser(self):
+        # The flags' column leaves room for the words; a longer flag has a line of its own.
+        width = min(shutil.get_terminal_size().columns - 1, 100)
+        parser = Parser(
+            prog=self.name,
+            usage="%(prog)s [--train] [--test] [flags]",
+            description=self._title,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, 2, 28, width),
+            allow_abbrev=False,
+            add_help=False,
+        )
+        group = parser.add_argument_group("run")
+        for flag, (default, value, text) in _RUN.items():
+            if value is None:
+                options = {"action": "store_true"}
+            elif len(value) == 1:
+                options = {"metavar": value[0]}
+                presets = ["chapter", *defaults.PRESETS.get(self.algorithm, {})]
+                text += f"{', '.join(presets)} (default: {default})"
+            else:
+                options = {"metavar": value[0], "nargs": "?", "const": value[1]}
+            group.add_argument(flag, default=default, help=text, **options)
+        group.add_argument("-h", "--help", action="help", help="show this and exit")
+        group = parser.add_argument_group("constants")
+        for constant in self._constants:
+            _add_to(group, constant)
+        return parser
+
+    def _did_you_mean(self, word):
+        """What to say of a word that is no flag."""
+        typed = word.partition("=")[0]
+        name = typed.lstrip("-").replace("_", "-").lower()
+        flags = [*_RUN, "--help", *(constant.flag for constant in self._constants)]
+        # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
+        meant = {c.name.lower().replace("_", "-"): c.flag for c in self._constants}
+        begun = [flag for flag in flags if name and flag.startswith(f"--{name}")]
+        near = [meant[name]] if name in meant else begun
+        # Compared without the dashes, which would make any two flags look alike.
+        near = near or difflib.get_close_matches(name, [f[2:] for f in flags], n=1, cutoff=0.7)
+        hint = f"did you mean --{near[0].lstrip('-')}? " if near else ""
+        what = "flag" if typed.startswith("-") else "argument"
+        return f"unknown {what} {on_one_line(typed)}; {hint}{self.name} --help lists all flags"
 
 
-def _check_together(args, values):
+def _check_together(settings):
     """Raise UserError if flags do not fit each other, or what is installed."""
     for flag, needed in _NEEDS.items():
-        if getattr(args, flag) not in (None, False) and not getattr(args, needed):
+        if getattr(settings, flag) not in (None, False) and not getattr(settings, needed):
             raise UserError(f"--{flag} needs --{needed}")
-    if args.train:
+    if settings.train:
+        values = settings.everything
         size = values.get("REPLAY_BUFFER_SIZE", math.inf)
         for flag, least in ("batch-size", "BATCH_SIZE"), ("learn-after", "LEARN_AFTER"):
             if values.get(least, 0) >= size:
                 raise UserError(f"--replay-buffer-size must be larger than --{flag}, or nothing "
                                 f"is learned, got {size} and {values[least]}")
-        if values.get("KEEP") == "best" and not values["EVALUATE_EVERY"]:
+        if settings.keep == "best" and not settings.evaluate_every:
             raise UserError("--keep best needs --evaluate-every: what is best has to be measured")
-    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package: pip install tensorboard")
     # Imported late: they take NumPy, for which --help need not wait.
-    if args.record:
+    if settings.record:
         from common import film
 
-        film.check(args.record)
-    if args.explain:
+        film.check(settings.record)
+    if settings.explain:
         from common import explain
 
-        if not explain.can_show(values["ENV_ID"]):
+        if not explain.can_show(settings.env_id):
             raise UserError("--explain needs --env Pendulum-v1: it draws over angle and speed")
-
-
-def _read(namespace):
-    """The first line of the script's docstring, and the list of its constants."""
-    return read(namespace["__file__"], taken=[*_RUN, "--help"])
-
-
-class Script:
-    """A script's command line, read without running the script.
-
-    Args:
-        path: of the script.
-
-    Attributes:
-        flags: dict from the flags made of its constants, to whether they take a value.
-
-    Raises:
-        UserError: a constant or preset cannot be one; the message has file and line.
-    """
-
-    def __init__(self, path):
-        self._namespace = {"__file__": str(path), "__name__": "script"}
-        above = ast.Module(above_parse(path)[1], [])
-        exec(compile(above, str(path), "exec"), self._namespace)
-        self.constants(["--train"])
-        self.flags = {}
-        for constant in _read(self._namespace)[1]:
-            self.flags |= dict.fromkeys(constant.flags, constant.kind is not bool)
-
-    def constants(self, argv):
-        """The constants that a run with the words `argv` has: dict from name to value.
-
-        Raises:
-            UserError: the script would refuse them.
-        """
-        namespace = dict(self._namespace)
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                parse(namespace, argv)
-        except SystemExit as error:
-            raise UserError(said.getvalue().strip().splitlines()[-1]) from error
-        return constants_in(namespace)
-
-
-def _parser(prog, title, constants, presets):
-    # The flags' column leaves room for the words; a longer flag has a line of its own.
-    layout = {"width": min(shutil.get_terminal_size().columns - 1, 100), "max_help_position": 28}
-    parser = Parser(
-        prog=prog,
-        usage="%(prog)s [--train] [--test] [flags]",
-        description=title,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, **layout),
-        allow_abbrev=False,
-        add_help=False,
-    )
-    group = parser.add_argument_group("run")
-    for flag, (default, value, text) in _RUN.items():
-        if value is None:
-            options = {"action": "store_true"}
-        elif len(value) == 1:
-            options = {"metavar": value[0]}
-            text += f"{', '.join(presets)} (default: {default})"
-        else:
-            options = {"metavar": value[0], "nargs": "?", "const": value[1]}
-        group.add_argument(flag, default=default, help=text, **options)
-    group.add_argument("-h", "--help", action="help", help="show this and exit")
-    group = parser.add_argument_group("constants")
-    for constant in constants:
-        _add_to(group, constant)
-    return parser
 
 
 def _add_to(group, constant):
@@ -267,19 +357,3 @@ def _words(argv, parser):
         if takes_value and f"{flag}=" in words:
             parser.error(f"{flag} must be a name, got ''")
     return words
-
-
-def _did_you_mean(word, constants, prog):
-    """What to say of a word that is no flag."""
-    typed = word.partition("=")[0]
-    name = typed.lstrip("-").replace("_", "-").lower()
-    flags = [*_RUN, "--help", *(constant.flag for constant in constants)]
-    # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
-    meant = {constant.name.lower().replace("_", "-"): constant.flag for constant in constants}
-    begun = [flag for flag in flags if name and flag.startswith(f"--{name}")]
-    near = [meant[name]] if name in meant else begun
-    # Compared without the dashes, which would make any two flags look alike.
-    near = near or difflib.get_close_matches(name, [f[2:] for f in flags], n=1, cutoff=0.7)
-    hint = f"did you mean --{near[0].lstrip('-')}? " if near else ""
-    what = "flag" if typed.startswith("-") else "argument"
-    return f"unknown {what} {on_one_line(typed)}; {hint}{prog} --help lists all flags"

@@ -8,7 +8,6 @@ Only the end of a comment means anything to the program: an interval of a number
 
 import ast
 import contextlib
-import difflib
 import inspect
 import io
 import itertools
@@ -40,15 +39,15 @@ class Constant:
     """
 
     name: str
-    kind: type  # int, float, bool or str
-    written: str  # its value, as the script writes it
+    value: object
+    written: str  # the value, as the script writes it
     comment: str
     line: int
 
     def __post_init__(self):
+        self.kind = type(self.value)  # int, float, bool or str
         self.flag = _SHORT.get(self.name, "--" + self.name.lower().replace("_", "-"))
-        both = self.kind is bool and self.written == "True"
-        self.flags = [self.flag, "--no-" + self.flag[2:]] if both else [self.flag]
+        self.flags = [self.flag] + ["--no-" + self.flag[2:]] * (self.value is True)
         found = _LIMITS.search(self.comment)
         self.limits = found[0] if found else ""
         self._interval, self._choices = ("[", -math.inf, math.inf, "]"), None
@@ -57,9 +56,8 @@ class Constant:
         if interval and self.kind in (int, float):
             left, low, high, right = interval.groups()
             with contextlib.suppress(ValueError):  # no numbers
-                low, high = float(low), float(high)
-                self._interval = left, low, high, right
-                understood = low < high or (low == high and left + right == "[]")
+                self._interval = left, float(low), float(high), right
+                understood = float(low) < float(high) or (low == high and left + right == "[]")
         elif choices and self.kind is str:
             self._choices = [choice.strip() for choice in choices[1].split(",")]
             understood = all(self._choices)
@@ -105,109 +103,69 @@ def _number(kind, text):
     return kind(number)
 
 
-def constants_in(namespace):
-    """The constants of a script's globals(), without the presets: dict from name to value."""
-    return {
-        name: value
-        for name, value in namespace.items()
-        if name.isupper() and isinstance(value, (bool, int, float, str))
-    }
-
-
 def options_of(agent_class, constants):
     """Those of the constants that an agent is made with, as keywords for its constructor."""
     parameters = inspect.signature(agent_class).parameters
     return {name: constants[name.upper()] for name in parameters if name.upper() in constants}
 
 
-def above_parse(path):
-    """A script's source, and its statements above the call of arguments.parse()."""
-    with tokenize.open(path) as file:
-        source = file.read()
-    nodes = ast.parse(source).body
-    above = itertools.takewhile(lambda node: "parse(globals()" not in ast.unparse(node), nodes)
-    return source, list(above)
+def read(path, taken=()):
+    """What a script says of itself, without running it.
 
-
-def read(path, taken):
-    """The first line of a script's docstring, and the list of its Constants that are flags.
+    Constants are the assignments above its call of arguments.parse() with a comment on their line.
 
     Args:
         path: of the script.
         taken: flags that no constant may have.
 
+    Returns:
+        (first line of its docstring, its ALG_NAME or None, list of Constant).
+
     Raises:
-        UserError: a constant with a comment cannot be a flag; the message begins with its line.
+        UserError: a constant with a comment cannot be a flag, or has a value beyond its own
+            limits; the message begins with its line.
     """
-    source, above = above_parse(path)
+    with tokenize.open(path) as file:
+        source = file.read()
+    tree = ast.parse(source)
+    above = itertools.takewhile(lambda node: "arguments.parse(" not in ast.unparse(node), tree.body)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
-    constants, owners = [], dict.fromkeys(taken, "every script")
+    algorithm, constants, owners = None, [], dict.fromkeys(taken, "every script")
     for node in above:
         if not isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             continue
         comment = comments.get(node.end_lineno, "").lstrip("# ")
         names = [name.id for name in ast.walk(node)
                  if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]
-        if not comment or "PRESETS" in names or not any(map(_NAME.fullmatch, names)):
-            continue
         literal = None
         if len(names) == 1 and not isinstance(node, ast.AugAssign):
             with contextlib.suppress(ValueError, TypeError):  # computed
                 literal = ast.literal_eval(node.value)
+        if names == ["ALG_NAME"]:
+            algorithm = literal
+        if not comment or "PRESETS" in names or not any(map(_NAME.fullmatch, names)):
+            continue
         try:
             if type(literal) not in (int, float, bool, str):
                 raise ValueError(f"{' and '.join(names)} cannot be a flag, as the comment asks: "
                                  "write one number, text, True or False, not computed, or put "
                                  "the comment above the line")
             text = literal if type(literal) is str else ast.get_source_segment(source, node.value)
-            constants.append(Constant(names[0], type(literal), text, comment, node.lineno))
+            constants.append(Constant(names[0], literal, text, comment, node.lineno))
             for flag in constants[-1].flags:
                 if flag in owners:
                     raise ValueError(f"{names[0]} would be {flag}, which {owners[flag]} has: "
                                      "choose another name")
                 owners[flag] = names[0]
+            try:
+                constants[-1].checked(literal)
+            except ValueError as error:
+                got = on_one_line(literal)
+                raise ValueError(f"{names[0]} must be {error}, got {got}") from None
         except ValueError as error:
             raise UserError(f"line {node.lineno}: {error}") from None
-    return (ast.get_docstring(ast.Module(above, [])) or "").partition("\n")[0], constants
-
-
-def checked_presets(namespace, constants):
-    """A script's presets: dict from name to values; "chapter" has those of all constants.
-
-    Raises:
-        UserError: a name or value is not allowed; the message begins with its line.
-    """
-    known = {constant.name: constant for constant in constants}
-    given = namespace.get("PRESETS", {})
-    presets = {"chapter": {name: namespace[name] for name in known}, **given}
-
-    def line(*words):
-        """The number of the first line that has the last word, not before the other words."""
-        lines, found = above_parse(namespace["__file__"])[0].splitlines(), 0
-        for pattern in [r"^PRESETS\b", *(f"""["']{re.escape(str(word))}["']""" for word in words)]:
-            after = (i for i in range(found, len(lines)) if re.search(pattern, lines[i]))
-            found = next(after, found)
-        return found + 1
-
-    for preset, values in presets.items():
-        if not isinstance(values, dict) or (preset == "chapter" and preset in given):
-            raise UserError(f"line {line(preset)}: the preset {preset} must be a dict of "
-                            "constants, and not be called chapter")
-        presets[preset] = {}
-        for name, value in values.items():
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise UserError(f"line {line(preset, name)}: the preset {preset} has {name}, which "
-                                f"is no constant with a flag{hint}")
-            try:
-                presets[preset][name] = known[name].checked(value)
-            except ValueError as error:
-                at = known[name].line if preset == "chapter" else line(preset, name)
-                got = on_one_line(value)
-                raise UserError(f"line {at}: {name} must be {error}, got {got}") from None
-    return presets
+    return (ast.get_docstring(tree) or "").partition("\n")[0], algorithm, constants
 
 
 def on_one_line(value):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.environment import make
+from common.making import make
 from common.errors import UserError
 from common.files import plain_env_id
 
@@ -104,6 +104,11 @@ class Evaluation:
                 except StopIteration:  # no more starts for this one
                     del playing[row]
         return returns
+
+
+def print_returns(what, returns):
+    """Print mean and worst of some greedy episodes' returns."""
+    print(f"{what} | Mean: {np.mean(returns):.4f} | Worst: {min(returns):.4f}")
 
 
 def optimum(env_id, starts):

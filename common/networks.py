@@ -1,12 +1,12 @@
 """What the scripts need of TensorLayer models beyond what TensorLayer gives."""
 
-import contextlib
 from numbers import Number
 
 import tensorflow as tf
 from tensorlayer.layers import Layer
 from tensorlayer.models import Model
 
+from common import weights
 from common.errors import UserError
 
 
@@ -30,16 +30,6 @@ def check_choice(name, value, *allowed):
     """Raise a ValueError unless the option is one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
-
-
-@contextlib.contextmanager
-def memory_for(flag, value):
-    """Within this block, networks too large for the memory are a UserError that names the flag."""
-    try:
-        yield
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        message = f"{flag} {value}: too large for the memory; choose a smaller one"
-        raise UserError(message) from error
 
 
 def refresh(model):
@@ -116,16 +106,20 @@ def parts_of(agent, numbers=()):
                         yield vars(layer), of_layer, vars(layer)[of_layer]
 
 
-def holders_of(agent):
-    """The objects whose attributes are the agent's state beside its variables.
+def save(agent, settings, path=None):
+    """Save an agent's networks into the npz file `path`, or the usual one; returns its path."""
+    path = path or weights.path(settings.model_dir, *settings.task)
+    task = settings.algorithm, settings.env_id
+    weights.save(path, *task, networks_of(agent), settings.unit_actions)
+    return path
 
-    Yields:
-        (prefix of the attributes' names, object, whether its numbers and arrays count:
-        a TensorLayer model has many of its own, so of it only random generators do).
+
+def load(agent, settings, path=None):
+    """Load an agent's networks from `path`, or the usual file.
+
+    Raises:
+        UserError: the file is unfit; the agent is as it was.
     """
-    yield "", agent, True
-    for name, value in vars(agent).items():
-        if isinstance(value, Model):
-            yield f"{name}.", value, False
-        elif type(value).__module__ in (type(agent).__module__, "common.replay_buffer"):
-            yield f"{name}.", value, True
+    path = path or weights.find(settings.model_dir, *settings.task)
+    task = settings.algorithm, settings.env_id
+    weights.load(path, *task, networks_of(agent), settings.unit_actions)

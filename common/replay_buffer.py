@@ -4,24 +4,7 @@ import random
 
 import numpy as np
 
-from common.errors import UserError
-
 _NUMBER = (float, int, np.generic)  # bool is an int
-
-
-def empty_rows(flag, capacity, width):
-    """Zeros (capacity, width), float32.
-
-    Raises:
-        UserError: they do not fit into the memory; the message names the flag.
-    """
-    try:
-        return np.zeros((capacity, width), np.float32)
-    except (MemoryError, ValueError) as error:  # NumPy has both, for too large and far too large
-        raise UserError(
-            f"{flag} {capacity}: so many transitions of {width} numbers do not fit into the "
-            "memory; choose a smaller one"
-        ) from error
 
 
 def check_sizes(state_dim, action_dim, state, action, reward, next_state, done):
@@ -47,24 +30,24 @@ def check_sizes(state_dim, action_dim, state, action, reward, next_state, done):
 
 
 class ReplayBuffer:
-    """A ring of the last `capacity` transitions.
+    """A ring of the last `capacity` transitions; the oldest is overwritten first.
 
-    Transitions are rows of one float32 array, so that a batch is one indexing
-    operation and reaches the compiled update as one tensor. The operating system
-    hands out the array's memory as rows are written, not before.
-
-    Args:
-        capacity: transitions kept; the oldest is overwritten first.
+    Transitions are rows of one float32 array, so that a batch is one indexing operation. The
+    operating system hands out the array's memory as rows are written, not before.
     """
 
     def __init__(self, capacity):
         self.capacity = int(capacity)
-        self.buffer = None  # (capacity, row width), made at the first push
-        self._ends = None  # where the columns of a row end
-        self.position = 0  # the row written next
-        self.size = 0
+        self.clear()
         # The chapter samples with `random`, so random.seed() fixes the batches here too.
         self.generator = np.random.default_rng(random.getrandbits(64))
+
+    def clear(self):
+        """Forget all transitions, and what sizes they had."""
+        self.buffer = None  # (capacity, row width), made at the first push
+        self.sizes = None  # of a state and an action
+        self.position = 0  # the row written next
+        self.size = 0
 
     def push(self, state, action, reward, next_state, done):
         """Store one transition.
@@ -77,14 +60,11 @@ class ReplayBuffer:
 
         Raises:
             ValueError: one of them has another size than in the first transition.
-            UserError: a buffer of this capacity does not fit into the memory.
         """
         if self.buffer is None:
-            state_dim, action_dim = np.size(state), np.size(action)
-            check_sizes(state_dim, action_dim, state, action, reward, next_state, done)
-            ends = np.cumsum([state_dim, action_dim, 1, state_dim])
-            self._ends = [int(end) for end in ends]
-            self.buffer = empty_rows("--replay-buffer-size", self.capacity, self._ends[-1] + 1)
+            sizes = np.size(state), np.size(action)
+            check_sizes(*sizes, state, action, reward, next_state, done)
+            self._make(*sizes)
         a, b, c, d = self._ends
         check_sizes(a, b - a, state, action, reward, next_state, done)
         row = self.buffer[self.position]
@@ -96,6 +76,11 @@ class ReplayBuffer:
         self.position = (self.position + 1) % self.capacity
         self.size = min(self.size + 1, self.capacity)
 
+    def _make(self, state_dim, action_dim):
+        self.sizes = state_dim, action_dim
+        self._ends = [int(end) for end in np.cumsum([state_dim, action_dim, 1, state_dim])]
+        self.buffer = np.zeros((self.capacity, self._ends[-1] + 1), np.float32)
+
     def sample(self, batch_size):
         """A batch drawn uniformly without replacement.
 
@@ -106,28 +91,35 @@ class ReplayBuffer:
         Raises:
             ValueError: the buffer holds fewer than batch_size transitions, or it is empty.
         """
-        state, action, reward, next_state, done = self.columns(self.rows(batch_size)[0])
-        return state, action, reward[:, 0], next_state, done[:, 0]
-
-    def rows(self, batch_size, n_batches=1):
-        """Independent batches as stored, for columns(): (n_batches, batch_size, row width)."""
         if batch_size > self.size or not self.size:
             raise ValueError(f"cannot sample {batch_size} of {self.size} transitions")
-        choice = self.generator.choice
-        indices = [
-            choice(self.size, batch_size, replace=False, shuffle=False) for _ in range(n_batches)
-        ]
-        return self.buffer[np.stack(indices)]
-
-    def columns(self, rows):
-        """Split rows (array or tensor) into state, action, reward, next_state, done, 2-D each."""
+        chosen = self.generator.choice(self.size, batch_size, replace=False, shuffle=False)
+        rows = self.buffer[chosen]
         a, b, c, d = self._ends
-        return rows[:, :a], rows[:, a:b], rows[:, b:c], rows[:, c:d], rows[:, d:]
-
-    def clear(self):
-        """Forget all transitions, and what sizes they had."""
-        self.buffer = self._ends = None
-        self.position = self.size = 0
+        return rows[:, :a], rows[:, a:b], rows[:, b], rows[:, c:d], rows[:, d]
 
     def __len__(self):
         return self.size
+
+    # Ours, for --resume
+
+    def state(self):
+        """All that restore() needs, as a dict of numbers, lists and arrays."""
+        rows = np.zeros((0, 0), np.float32) if self.buffer is None else self.buffer[: self.size]
+        return {"capacity": self.capacity, "sizes": self.sizes and list(self.sizes), "rows": rows,
+                "position": self.position, "generator": self.generator.bit_generator.state}
+
+    def restore(self, state):
+        """Go on from a state(); a ValueError if it is none of a buffer of this capacity."""
+        rows, position, size = state["rows"], state["position"], len(state["rows"])
+        after = size if size < self.capacity else position  # the next row is the first free one
+        if state["capacity"] != self.capacity or not 0 <= position <= size <= self.capacity or (
+            position != after % self.capacity
+        ):
+            raise ValueError(f"a buffer of {size} rows, the next of them {position}")
+        self.clear()
+        if state["sizes"] is not None:
+            self._make(*state["sizes"])
+            self.buffer[:size] = rows
+        self.position, self.size = position, size
+        self.generator.bit_generator.state = state["generator"]
