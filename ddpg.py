@@ -94,7 +94,7 @@ import tensorflow as tf
 import tensorlayer as tl
 
 from common import explain, report, weights
-from common.compiled import Compiler, cannot_be_copied, joined
+from common.compiled import Compiler, cannot_be_copied, compiled, joined
 from common.environment import make
 from common.networks import check_choice, fan_in, memory_for, networks_of
 from common.replay_buffer import check_sizes, empty_rows
@@ -220,8 +220,6 @@ class DDPG:
         self.losses = None  # and mean Q, of the last update
         self.loss_names = ["loss/critic", "loss/actor", "q/mean"]
         self.compiler = Compiler(self, eager, self._join, ("gamma", "tau", "reward_scale"))
-        self._act = self.compiler.function(lambda states: self.actor(states))
-        self._learn = self.compiler.repeated(lambda bt, _: self._update_from(bt), report.COMPILING)
         self._join()
 
     def _join(self):
@@ -255,9 +253,14 @@ class DDPG:
         """Start the noise process anew, as algorithm 6.26 does for each episode."""
         self.ou.reset()
 
+    @compiled
+    def act(self, states):
+        """The actor's actions (N, action_dim) for states (N, state_dim)."""
+        return self.actor(states)
+
     def get_action(self, s, greedy=False):
         """The action (action_dim,) for one state (state_dim,), with noise unless greedy."""
-        a = self._act(np.array([s], dtype=np.float32)).numpy()[0]
+        a = self.act(np.array([s], dtype=np.float32))[0]
         if greedy:
             return a
         if self.noise == "ou":
@@ -280,9 +283,10 @@ class DDPG:
             raise ValueError("the memory is empty: call store_transition() before learn()")
         self.var *= self.var_decay**n_updates
         indices = self.generator.integers(self.size, size=(n_updates, self.batch_size))
-        self.losses = self._learn(self.memory[indices], (None,) * n_updates)
+        self.losses = self.compiler.for_each(self._update_from, self.memory[indices],
+                                             (None,) * n_updates)
 
-    def _update_from(self, bt):
+    def _update_from(self, bt, _):
         """One update: the body of the chapter's learn(), algorithm 6.26."""
         bs = bt[:, :self.state_dim]
         ba = bt[:, self.state_dim:self.state_dim + self.action_dim]
@@ -329,7 +333,7 @@ class DDPG:
 
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self._act(states).numpy()
+        return self.act(states)
 
     def q_values(self, states, actions):
         """Q values (N,) of actions (N, action_dim) in states (N, state_dim)."""

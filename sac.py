@@ -95,7 +95,7 @@ from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import explain, report, weights
-from common.compiled import Compiler, cannot_be_copied, joined, standard_normal
+from common.compiled import Compiler, StandardNormal, cannot_be_copied, compiled, joined
 from common.environment import make
 from common.networks import check_choice, connect, fan_in, memory_for, networks_of
 from common.replay_buffer import ReplayBuffer
@@ -169,7 +169,6 @@ class PolicyNetwork(Model):
         self.action_range = np.float32(action_range)
         self.num_actions = num_actions
         self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
-        self.infer = self.act  # for get_action(); SAC puts the compiled function here
         connect(self, num_inputs)
 
     def forward(self, state):
@@ -196,7 +195,8 @@ class PolicyNetwork(Model):
         state = tf.cast(state, tf.float32)
         mean, log_std = self.forward(state)
         std = tf.math.exp(log_std)
-        z = standard_normal(self.generator, mean.shape)
+        normal = StandardNormal(self.generator)
+        z = normal.sample(mean.shape)
         action_0 = tf.math.tanh(mean + std * z)  # TanhNormal, reparameterised
         action = self.action_range * action_0
         # The change of variables: tanh's derivative, then the scaling to the action range.
@@ -206,16 +206,17 @@ class PolicyNetwork(Model):
         log_prob = tf.reduce_sum(log_prob, axis=1)[:, np.newaxis]
         return action, log_prob, z, mean, log_std
 
-    def act(self, state, greedy):
-        """Actions (N, num_actions) for states (N, num_inputs): sampled, or the mean's if greedy."""
-        mean, log_std = self.forward(state)
-        if not greedy:
-            mean += tf.math.exp(log_std) * standard_normal(self.generator, mean.shape)
-        return self.action_range * tf.math.tanh(mean)
-
+    @compiled
     def get_action(self, state, greedy=False):
         """The action (num_actions,) for one state (num_inputs,)."""
-        return self.infer(np.asarray(state, np.float32)[np.newaxis], greedy).numpy()[0]
+        mean, log_std = self.forward(state[np.newaxis])
+        if greedy:
+            return (self.action_range * tf.math.tanh(mean))[0]
+        std = tf.math.exp(log_std)
+        normal = StandardNormal(self.generator)
+        z = normal.sample(mean.shape)
+        action = self.action_range * tf.math.tanh(mean + std * z)
+        return action[0]
 
     def sample_action(self):
         """A uniformly random action (num_actions,)."""
@@ -272,8 +273,6 @@ class SAC:
         self.losses = None  # of the last update, with mean Q and alpha
         self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "loss/alpha", "q/mean", "alpha"]
         self.compiler = Compiler(self, eager, self._join)
-        self._act = self.compiler.function(lambda *args: self.policy_net.act(*args))
-        self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
         self._join()
 
     def _join(self):
@@ -282,7 +281,6 @@ class SAC:
         self.soft_q_optimizer2 = joined(self.soft_q_optimizer2, self.soft_q_net2.trainable_weights)
         self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
         self.alpha_optimizer = joined(self.alpha_optimizer, [self.log_alpha])
-        self.policy_net.infer = self._act
         check_choice("policy_loss", self.policy_loss, "q1", "min")
 
     def target_ini(self, net, target_net):
@@ -310,8 +308,8 @@ class SAC:
             soft_tau: share of the networks in the soft updates of their targets.
             n_updates: how many updates to make in one compiled call.
         """
-        self.losses = self._update(
-            self.replay_buffer.rows(batch_size, n_updates), (auto_entropy,) * n_updates,
+        self.losses = self.compiler.for_each(
+            self._update_from, self.replay_buffer.rows(batch_size, n_updates), (auto_entropy,) * n_updates,
             float(reward_scale), float(target_entropy), float(gamma), float(soft_tau),
         )
 
@@ -380,9 +378,11 @@ class SAC:
         return tf.stack([q_value_loss1, q_value_loss2, policy_loss, alpha_loss, q_mean,
                          self.alpha])
 
+    @compiled
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self._act(states, True).numpy()
+        mean, _ = self.policy_net.forward(states)
+        return self.policy_net.action_range * tf.math.tanh(mean)
 
     def q_values(self, states, actions):
         """Soft Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""

@@ -98,7 +98,7 @@ from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import explain, report, weights
-from common.compiled import Compiler, cannot_be_copied, joined, standard_normal
+from common.compiled import Compiler, StandardNormal, cannot_be_copied, compiled, joined
 from common.environment import make
 from common.networks import check_choice, connect, fan_in, memory_for, networks_of
 from common.replay_buffer import ReplayBuffer
@@ -167,7 +167,6 @@ class PolicyNetwork(Model):
         self.num_actions = num_actions
         self.clip_actions = clip_actions
         self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
-        self.infer = self.forward  # for get_action(); TD3 puts the compiled function here
         connect(self, num_inputs)
 
     def forward(self, state):
@@ -193,16 +192,22 @@ class PolicyNetwork(Model):
         action = self.action_range * action
 
         eval_noise_clip = 2 * eval_noise_scale
-        noise = standard_normal(self.generator, action.shape) * eval_noise_scale
+        normal = StandardNormal(self.generator)
+        noise = normal.sample(action.shape) * eval_noise_scale
         noise = tf.clip_by_value(noise, -eval_noise_clip, eval_noise_clip)
         action = action + noise
         if self.clip_actions:
             action = tf.clip_by_value(action, -self.action_range, self.action_range)
         return action
 
+    @compiled
+    def act(self, state):
+        """forward(), for the loop."""
+        return self.forward(state)
+
     def get_action(self, state, explore_noise_scale, greedy=False):
         """The action (num_actions,) for one state (num_inputs,), with noise unless greedy."""
-        action = self.infer(np.asarray(state, np.float32)[np.newaxis]).numpy()[0]
+        action = self.act(np.asarray(state, np.float32)[np.newaxis])[0]
         action = self.action_range * action
         if greedy:
             return action
@@ -270,8 +275,6 @@ class TD3:
         self.losses = None  # and mean Q, of the last update; the policy's is 0 when delayed
         self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "q/mean"]
         self.compiler = Compiler(self, eager, self._join)
-        self._act = self.compiler.function(lambda state: self.policy_net.forward(state))
-        self._update = self.compiler.repeated(self._update_from, announce=report.COMPILING)
         self._join()
 
     def _join(self):
@@ -279,7 +282,6 @@ class TD3:
         self.q_optimizer1 = joined(self.q_optimizer1, self.q_net1.trainable_weights)
         self.q_optimizer2 = joined(self.q_optimizer2, self.q_net2.trainable_weights)
         self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
-        self.policy_net.infer = self._act
         check_choice("policy_loss", self.policy_loss, "q1", "min")
 
     def target_ini(self, net, target_net):
@@ -312,8 +314,10 @@ class TD3:
             self.update_cnt += 1
             # Technique two, delayed policy updates: not at every update of the Q functions
             policy_turns.append(self.update_cnt % self.policy_target_update_interval == 0)
-        self.losses = self._update(batches, tuple(policy_turns), float(eval_noise_scale),
-                                   float(reward_scale), float(gamma), float(soft_tau))
+        self.losses = self.compiler.for_each(
+            self._update_from, batches, tuple(policy_turns), float(eval_noise_scale),
+            float(reward_scale), float(gamma), float(soft_tau),
+        )
 
     def _update_from(self, batch, policy_turn, eval_noise_scale, reward_scale, gamma, soft_tau):
         """One update: the body of the chapter's update(), algorithm 6.27."""
@@ -374,9 +378,10 @@ class TD3:
         q_mean = tf.reduce_mean(predicted_q_value1)
         return tf.stack([q_value_loss1, q_value_loss2, policy_loss, q_mean])
 
+    @compiled
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self.policy_net.action_range * self._act(states).numpy()
+        return self.policy_net.action_range * self.policy_net.act(states)
 
     def q_values(self, states, actions):
         """Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""

@@ -54,7 +54,7 @@ def save(path, agent, env, constants, progress, provenance=None):
     Raises:
         UserError: the file cannot be written; the old one is then as it was.
     """
-    arrays = {f"variables/{i}": v.numpy() for i, v in enumerate(agent.compiler.pack())}
+    arrays = {f"variables/{n}": value for n, value in agent.compiler.values().items()}
     header = {"format": FORMAT, "constants": constants, "progress": progress}
     header["provenance"] = provenance
     header["numbers"], header["generators"], header["lengths"] = {}, {}, {}
@@ -237,8 +237,8 @@ def _refuse_other_constants(path, saved, constants):
 def _checked(archive, header, path, agent, env):
     """What restore() has to do, as tuples (function, its arguments), when all is proven fit."""
     numbers, generators, lengths = header["numbers"], header["generators"], header["lengths"]
-    vectors = [vector.numpy() for vector in agent.compiler.pack()]
-    arrays = {f"variables/{i}": (vector, vector.shape) for i, vector in enumerate(vectors)}
+    vectors = agent.compiler.values()
+    arrays = {f"variables/{name}": (value, value.shape) for name, value in vectors.items()}
     changes, places, missing = [], {}, set()
     for name, holder, attribute, value in _attributes(agent, also_none=True):
         prefix = name.removesuffix(attribute)
@@ -277,14 +277,14 @@ def _checked(archive, header, path, agent, env):
         if array.dtype.kind == "f" and not np.isfinite(array).all() and np.isfinite(value).all():
             raise ValueError(f"'{name}' holds values that are not finite")
         if name not in places:
-            vectors[int(name.partition("/")[2])] = array
+            vectors[name.partition("/")[2]] = array
         elif shape == value.shape:
             changes.append((setattr, *places[name], array))
         else:
             whole = np.zeros(value.shape, value.dtype)  # takes no memory until it is written
             whole[: len(array)] = array
             changes.append((setattr, *places[name], whole))
-    changes.append((agent.compiler.unpack_from, vectors))
+    changes.append((agent.compiler.set_values, vectors))
 
     version, internal, gauss = header["random"]
     state = version, tuple(internal), gauss

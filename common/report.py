@@ -184,13 +184,13 @@ class Training:
 
     def _test(self):
         """Play the weights that are kept, greedily from the test starts."""
-        learning = [vector.numpy() for vector in self.agent.compiler.pack()]
+        learning = self.agent.compiler.values()
         try:
             if self.best:
                 self.agent.load()
             self.test_returns = self._play(TEST_STARTS)
         finally:
-            self.agent.compiler.unpack_from(learning)  # --resume may go on from here
+            self.agent.compiler.set_values(learning)  # --resume may go on from here
         _print_returns(f"Test | Starts: {len(TEST_STARTS)}", self.test_returns)
 
     def _play(self, starts):
@@ -269,7 +269,7 @@ class Training:
         if not self.learned:
             return
         losses = self.agent.losses
-        finite = losses is None or np.isfinite(losses.numpy()).all()
+        finite = losses is None or np.isfinite(losses).all()
         if not (finite and self.agent.compiler.all_finite()):
             raise UserError(
                 f"a loss or weight is no longer finite (episode {episode}): "
@@ -314,7 +314,7 @@ class Training:
         measured["episode_reward"] = self.episode_reward[-1]
         measured["running_reward"] = self.running_reward[-1]
         if self.agent.losses is not None:
-            losses = zip(self.agent.loss_names, self.agent.losses.numpy(), strict=True)
+            losses = zip(self.agent.loss_names, self.agent.losses, strict=True)
             # A delayed policy has no loss in this update.
             measured.update((n, x) for n, x in losses if not (n == "loss/policy" and x == 0))
         self._write(measured)
