@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorlayer.layers import Layer
 from tensorlayer.models import Model
 
-from common import weights
+from common import private, weights
 from common.errors import UserError
 
 
@@ -35,11 +35,10 @@ def check_choice(name, value, *allowed):
 def refresh(model):
     """Let a model see the layers it has now: TensorLayer lists them once, at the first look."""
     if model.outputs is None:  # the dynamic API, where a layer is an attribute
-        model._all_layers = model._all_weights = None
-        model._trainable_weights = model._nontrainable_weights = None
+        private.forget_layers(model)
     for layer in model.all_layers:
         if isinstance(layer, Layer):
-            layer._fix_nodes_for_layers()  # as connect() does
+            private.fix_nodes(layer)  # as connect() does
             for name in ("W", "b"):
                 held = vars(layer).get(name)
                 if held is not None and all(held is not weight for weight in layer.all_weights):
@@ -68,21 +67,33 @@ def networks_of(agent):
     return networks
 
 
-def variables_of(agent):
-    """All variables an agent consists of: networks, single ones, lists, optimizers' slots."""
+def named_variables(agent):
+    """All variables an agent consists of: networks, single ones, lists, optimizers' slots.
+
+    Returns:
+        Dict from a name to each: the attribute's, then where in it ("q_net1/0", "log_alpha").
+    """
     found = {}
-    for value in vars(agent).values():
-        for item in value if isinstance(value, (list, tuple)) else [value]:
+    for name, value in vars(agent).items():
+        held = [(name, value)]
+        if isinstance(value, (list, tuple)):
+            held = [(f"{name}/{i}", item) for i, item in enumerate(value)]
+        for place, item in held:
             if isinstance(item, tf.Variable):
-                held = [item]
-            elif isinstance(item, Model):
-                held = item.all_weights
+                found.setdefault(id(item), (place, item))
+            variables = []
+            if isinstance(item, Model):
+                variables = item.all_weights
             elif isinstance(item, tf.optimizers.Optimizer):
-                held = [getattr(variable, "value", variable) for variable in item.variables]
-            else:
-                held = []
-            found.update((id(variable), variable) for variable in held)
-    return list(found.values())
+                variables = [getattr(variable, "value", variable) for variable in item.variables]
+            for i, variable in enumerate(variables):
+                found.setdefault(id(variable), (f"{place}/{i}", variable))
+    return dict(found.values())
+
+
+def variables_of(agent):
+    """The variables of named_variables() alone, in the same order."""
+    return list(named_variables(agent).values())
 
 
 def parts_of(agent, numbers=()):
@@ -98,7 +109,7 @@ def parts_of(agent, numbers=()):
             yield vars(agent), name, value
         if isinstance(value, Model):
             for of_model in vars(value):
-                if not (of_model.startswith("_") or of_model in ("name", "num_actions")):
+                if not (of_model.startswith("_") or of_model in ("name", "num_actions", "compiler")):
                     yield vars(value), of_model, vars(value)[of_model]
             for layer in value.all_layers:
                 for of_layer in ("W", "b", "act"):

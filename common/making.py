@@ -1,0 +1,1 @@
+from common.environment import make  # until the environment branch is merged
