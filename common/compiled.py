@@ -191,7 +191,7 @@ class Compiler:
     def values(self):
         """The values of all variables: dict from names like "q_net1/0" to NumPy arrays."""
         self.check()
-        return {name: variable.numpy() for name, variable in self.variables.items()}
+        return {name: np.asarray(variable.numpy()) for name, variable in self.variables.items()}
 
     def set_values(self, values):
         """Give all variables values, as values() returns them; a ValueError if some are unfit."""
