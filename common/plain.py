@@ -36,18 +36,34 @@ class Feed:
 
     def __init__(self, vector):
         self.vector, self.size = vector, 0
-        self.pieces = []  # (start, shape, generator of noise or None)
+        self.pieces = []  # (start, shape, generator of noise or None, None or column and width)
 
     def take(self, shape, generator=None):
         """The next piece, in that shape."""
         start = self.size
-        self.pieces.append((start, tuple(shape), generator))
+        self.pieces.append((start, tuple(shape), generator, None))
         self.size += int(np.prod(shape))
         return tf.reshape(self.vector[start : self.size], shape)
 
     def give(self, argument):
         """The argument with a piece in place of each array and float."""
+        if isinstance(argument, tuple) and len(argument) > 1 and all(
+            isinstance(a, np.ndarray) and a.ndim in (1, 2) for a in argument
+        ):
+            return self._columns(argument)
         return mapped(argument, lambda number: self.take(np.shape(number)))
+
+    def _columns(self, batch):
+        """A batch as it lies in a replay buffer: each array is columns of one matrix."""
+        start, n = self.size, len(batch[0])
+        ends = np.cumsum([1 if a.ndim == 1 else a.shape[1] for a in batch]).tolist()
+        columns = [begin if a.ndim == 1 else slice(begin, end)
+                   for a, begin, end in zip(batch, [0, *ends], ends)]
+        self.pieces += [(start, a.shape, None, (column, ends[-1]))
+                        for a, column in zip(batch, columns)]
+        self.size += n * ends[-1]
+        rows = tf.reshape(self.vector[start : self.size], [n, ends[-1]])
+        return tuple([rows[:, column] for column in columns])
 
     def run(self, fn, *args):
         """fn(*args), whose noise comes from here."""
@@ -68,9 +84,18 @@ class Inputs:
 
     def __init__(self, array, pieces):
         self.array = array
-        slots = [(array[at : at + int(np.prod(shape))], shape, g) for at, shape, g in pieces]
-        self.slots = [slot.reshape(shape) for slot, shape, g in slots if g is None]
-        self.noise = [(g, slot) for slot, _, g in slots if g is not None]
+        self.slots, self.noise = [], []
+        for start, shape, generator, place in pieces:
+            if place:
+                column, width = place
+                rows = array[start : start + shape[0] * width].reshape(-1, width)
+                self.slots.append(rows[:, column])
+                continue
+            slot = array[start : start + int(np.prod(shape))]
+            if generator is None:
+                self.slots.append(slot.reshape(shape))
+            else:
+                self.noise.append((generator, slot))
         self.generators = list({id(g): g for g, _ in self.noise}.values())
 
     def fill(self, fed):
