@@ -171,13 +171,15 @@ class Environment:
             self._without_window("step", error)
             return self._last, 0.0, False, {_TIME_LIMIT: True}
         try:
-            observation, reward, terminal, *truncated, info = result
+            old = len(result) == 4  # before gym 0.26, one bool meant both
+            parts = (*result[:3], None, *result[3:]) if old else result
+            observation, reward, terminal, truncated, info = parts
             info = dict(info or ())
-            both = not truncated  # before gym 0.26, `terminal` meant both
-            (truncated,) = truncated or [bool(terminal) and info.get(_TIME_LIMIT, False)]
+            if old:
+                truncated = bool(terminal) and info.get(_TIME_LIMIT, False)
             if terminal not in _BOOLS or truncated not in _BOOLS:
                 raise TypeError("no bools")
-            done = bool(terminal and not (both and truncated))  # no bool_, for `done is True`
+            done = bool(terminal and not (old and truncated))  # no bool_, for `done is True`
             info[_TIME_LIMIT] = not done and (bool(truncated) or self._steps >= self._limit)
         except (TypeError, ValueError) as error:
             due = "no observation, reward, terminated, truncated (two bools) and info (a dict)"
@@ -244,7 +246,9 @@ class Environment:
     def _number(self, reward):
         """A reward as a float."""
         try:
-            number = 0.0 + np.asarray(reward).item()  # an array of one is one, a text is none
+            # An array of one is a number, a text is none.
+            fast = isinstance(reward, float)
+            number = float(reward) if fast else 0.0 + np.asarray(reward).item()
             if not -_LARGEST <= number <= _LARGEST:
                 raise OverflowError("not finite")
         except Exception as error:

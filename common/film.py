@@ -51,8 +51,7 @@ class Film:
         self.path = Path(path)
         self.fps = fps
         self._shape = None
-        # Compressed: the 201 frames of Pendulum are 150 MB, and 1.3 MB so.
-        self._frames = []
+        self._frames = []  # compressed: the 201 of Pendulum are 150 MB, and 1.3 MB so
 
     def add(self, frame):
         """Append a frame, uint8 of shape (height, width, 3), the same for all.
@@ -106,8 +105,8 @@ class Film:
         import imageio.v2 as imageio
 
         # Every player takes h264 with colours at half the resolution, so in even sizes.
-        options = {"fps": self.fps, "codec": "libx264", "macro_block_size": 2}
-        film, options["ffmpeg_log_level"] = io.BytesIO(), "quiet"
+        options = {"codec": "libx264", "macro_block_size": 2, "ffmpeg_log_level": "quiet"}
+        film, options["fps"] = io.BytesIO(), self.fps
         broken = contextlib.suppress(OSError)  # of many lines, and not raised by every failure
         with broken, imageio.get_writer(film, ".mp4", mode="I", **options) as writer:
             for number in range(len(self._frames)):

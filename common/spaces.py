@@ -1,7 +1,7 @@
 """What the networks see of an environment's spaces: a state vector, actions around 0."""
 
-import functools
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from common.errors import UserError
 
 
 def vector_space(space, env_id):
-    """The float32 Box of the state; what flattens an observation, False if it is a Box."""
+    """The float32 Box of the state; what flattens an observation, None if it is a Box."""
     spaces = _library_of(space)
     try:
-        flat = None if spaces is None or _holds_image(space) else spaces.flatten_space(space)
-    except (NotImplementedError, TypeError, ValueError):
+        flat = spaces.flatten_space(space)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):  # no space, for one
         flat = None
     # A graph or a sequence flattens, but not to a Box; and there are Boxes without numbers.
-    if not hasattr(flat, "low") or not flat.low.size:
+    if not hasattr(flat, "low") or not flat.low.size or _holds_image(space):
         raise _unsuitable(env_id, "observations", space, "are no vectors")
     with np.errstate(over="ignore"):  # float64's largest number stands for infinity
         low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
-    flatten = functools.partial(spaces.flatten, space)
-    return spaces.Box(low, high, dtype=np.float32), not isinstance(space, spaces.Box) and flatten
+    flatten = None if isinstance(space, spaces.Box) else partial(spaces.flatten, space)
+    return spaces.Box(low, high, dtype=np.float32), flatten
 
 
 def _holds_image(space):
@@ -34,13 +34,13 @@ def _holds_image(space):
 def symmetric_space(space, env_id):
     """The Box of the agent's flat actions: half the width to either side of 0."""
     spaces = _library_of(space)
-    if spaces is None or not isinstance(space, spaces.Box) or space.dtype.kind != "f":
+    if not spaces or not isinstance(space, spaces.Box) or space.dtype.kind != "f":
         raise _unsuitable(env_id, "actions", space, "are not continuous")
     with np.errstate(over="ignore", invalid="ignore"):
         half = ((space.high.astype(np.float64) - space.low) / 2).astype(np.float32).ravel()
     if not (half < 1e30).all():  # infinite, NaN, or the largest float, which means the same
         raise _unsuitable(env_id, "actions", space, "have no bounds")
-    if not half.size or not (half > 0).all():
+    if not (half > 0).all() or not half.size:
         raise _unsuitable(env_id, "actions", space, "leave nothing to choose (low equals high)")
     return spaces.Box(-half, half, dtype=np.float32)
 
@@ -52,7 +52,7 @@ def _library_of(space):
 
 
 def _unsuitable(env_id, what, space, why):
-    step = "choose one with vectors, and bounded, continuous actions, such as Pendulum-v1"
+    step = "choose one with vectors and bounded, continuous actions, such as Pendulum-v1"
     return UserError(f"--env {env_id}: its {what} {one_line(space)} {why}; {step}.")
 
 
