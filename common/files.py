@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import os
@@ -197,6 +198,15 @@ def reason_of(error):
 
 def _unwritable(path, error, next_step):
     return UserError(f"{printable(path)}: cannot be written ({reason_of(error)}). {next_step}")
+
+
+@functools.cache
+def present_id(env_id):
+    """The id under which an environment is known today; where it has changed, says so, once."""
+    if plain_env_id(env_id) != "Pendulum-v0":
+        return env_id
+    print("Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.", flush=True)
+    return env_id.replace("-v0", "-v1")
 
 
 def plain_env_id(env_id):

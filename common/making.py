@@ -13,14 +13,9 @@ import warnings
 from common import output
 from common.environment import Environment, is_ours, say_no_window
 from common.errors import UserError
+from common.files import present_id
 from common.film import Film, check
 from common.spaces import one_line
-
-
-def present_id(env_id):
-    """The id of what runs as `env_id`: Pendulum-v0, which gym has replaced, is now Pendulum-v1."""
-    old = env_id.removeprefix("gymnasium:") == "Pendulum-v0"
-    return env_id.replace("-v0", "-v1") if old else env_id
 
 
 def make(env_id, render=False, record=None, unit_actions=False):
@@ -44,9 +39,7 @@ def make(env_id, render=False, record=None, unit_actions=False):
     # Or SDL draws through OpenGL, whose software drivers bring an LLVM of their own, which
     # gets mixed up with the one in TensorFlow: a segmentation fault.
     os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
-    if present_id(env_id) != env_id:
-        env_id = present_id(env_id)
-        output.say("Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.")
+    env_id = present_id(env_id)
     build = functools.partial(_build, _find(env_id), env_id)
     if record is not None:
         env = build("rgb_array")

@@ -23,7 +23,8 @@ from test_scripts import environment as variables_of_a_run
 from common import making, signals
 from common.environment import Environment
 from common.errors import UserError
-from common.making import make, present_id
+from common.files import present_id
+from common.making import make
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LIBRARIES = [gym, gymnasium]
@@ -721,6 +722,7 @@ def test_lent_the_random_numbers_go_on():
 
 @pytest.mark.parametrize("prefix", ["", "gymnasium:"])
 def test_pendulum_v0_runs_as_v1_and_says_so_once(prefix, capsys):
+    present_id.cache_clear()
     assert present_id(f"{prefix}Pendulum-v0") == f"{prefix}Pendulum-v1"
     env = make(f"{prefix}Pendulum-v0")
     assert env.env_id == f"{prefix}Pendulum-v1"
