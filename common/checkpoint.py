@@ -165,6 +165,8 @@ def put(state, agent):
             present.bit_generator.state = value
         elif hasattr(present, "restore"):
             present.restore(value)
+        elif isinstance(present, np.ndarray) and attribute in vars(holder):
+            present[...] = value  # which has the right length, or cannot
         else:
             setattr(holder, attribute, value)
     version, words, gauss = state["random"]

@@ -44,11 +44,10 @@ def state(runs):
     return path, whole, other
 
 
-def everything(run, folder):
-    """All that restore() may change, as the bytes of a file."""
-    path = folder / "now.npz"
-    run.save(path)
-    return path.read_bytes(), run.env._reset_options
+def everything(run):
+    """All that restore() may change."""
+    state = checkpoint.state_of(run.agent, run.env), run.env._reset_options
+    return copy.deepcopy(state)
 
 
 def refused(path, run, what, before):
@@ -59,14 +58,14 @@ def refused(path, run, what, before):
     line = str(error.value)
     assert line.startswith(f"{path}: ") and "without --resume" in line, (what, line)
     assert line.isprintable() and len(line) < 600, (what, line)
-    assert everything(run, path.parent) == before, what
+    np.testing.assert_equal(everything(run), before, str(what))
     assert isinstance(checkpoint.progress_in(path), (Progress, type(None)))
 
 
 def leaves(node, route=()):
-    """Routes to all entries of nested dicts, and to the first ones of lists."""
+    """Routes to the entries of nested dicts, of lists and the many variables to the first ones."""
     items = node.items() if isinstance(node, dict) else enumerate(node[:2])
-    for key, value in items:
+    for key, value in list(items)[: 2 if route[-1:] == ("variables",) else None]:
         yield (*route, key)
         if isinstance(value, (dict, list)):
             yield from leaves(value, (*route, key))
@@ -95,7 +94,7 @@ def kind(value):
 
 def test_each_entry_of_the_header(state):
     path, _, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     with np.load(path) as file:
         arrays = dict(file)
     header = json.loads(arrays.pop("header").item())
@@ -103,13 +102,15 @@ def test_each_entry_of_the_header(state):
     for route in leaves(header):
         if route[:2] in (("constants", "TRAIN_EPISODES"), ("progress", "log_name")):
             continue
+        if route[0] == "provenance" and len(route) > 2:  # other packages are said
+            continue
         old = header
         for key in route:
             old = old[key]
         write(path, changed(header, route, leaves), arrays)
         if isinstance(route[-1], str):
             refused(path, run, ("dropped", *route), before)
-        for value in random.Random(str(route)).sample(ODD, 4):
+        for value in random.Random(str(route)).sample(ODD, 3):
             # None and a list may stand where there may be none, a whole number for a real one.
             whole = type(value) is int and value < 9
             if kind(value) is kind(old) or (kind(old) is float and whole):
@@ -126,20 +127,19 @@ def test_each_entry_of_the_header(state):
 
 def test_each_array(state):
     path, _, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     with np.load(path) as file:
         arrays = dict(file)
     header = json.loads(arrays.pop("header").item())
     # One of each rank among the many variables, and all others.
-    some = {(name.split("/")[1], array.ndim): name for name, array in arrays.items()
-            if name.startswith("variables/")}
+    some = {array.ndim: name for name, array in arrays.items() if name.startswith("variables/")}
     some = [*some.values(), *(name for name in arrays if not name.startswith("variables/"))]
     for name, array in ((name, arrays[name]) for name in some):
         floats = array.dtype.kind == "f"
         others = {
             "dropped": None,
             "another kind": array.astype(np.int32 if floats else np.float32),
-            "wider": array.astype(np.float16),
+            "another width": array.astype(np.float16 if floats else np.uint8),
             "text": np.array("x"),
             "flat": array.reshape(1, *array.shape),
             "swapped": array.astype(array.dtype.newbyteorder()),
@@ -163,7 +163,7 @@ def test_each_array(state):
 
 def test_numbers_that_do_not_fit(state):
     path, _, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     with np.load(path) as file:
         arrays = dict(file)
     header = json.loads(arrays.pop("header").item())
@@ -188,7 +188,7 @@ def test_numbers_that_do_not_fit(state):
 
 def test_arrays_that_stand_for_others(state):
     path, _, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     with np.load(path) as file:
         arrays = dict(file)
     header = json.loads(arrays.pop("header").item())
@@ -209,7 +209,7 @@ def records(whole):
 
 def test_damaged_bytes(state):
     path, whole, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     rng = random.Random(0)
     cuts = [rng.randrange(len(whole)) for _ in range(10)]
     for n in (0, 1, *cuts, len(whole) - 1):
@@ -227,7 +227,7 @@ def test_damaged_bytes(state):
             # A field of a zip entry's own record that nobody reads (its date) may differ.
             assert any(start < at < end for start, end in records(whole))
             run.restore(path)
-            before = everything(run, path.parent)
+            before = everything(run)
 
 
 def packed(path, name, content, method):
@@ -259,7 +259,7 @@ def lie_about_the_size(path, name, size):
 @pytest.mark.parametrize("entry", ["header.npy", "numpy/state/key.npy"])
 def test_bombs_are_not_unpacked(state, entry, method, lie):
     path, _, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     packed(path, entry, bytes(40_000_000), getattr(zipfile, method))
     if lie:
         lie_about_the_size(path, entry, lie)
@@ -273,7 +273,7 @@ def test_bombs_are_not_unpacked(state, entry, method, lie):
 
 def test_unusual_packing_is_refused(state):
     path, whole, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         packed(path, "numpy/state/key.npy", None, method)
         refused(path, run, method, before)
@@ -283,7 +283,7 @@ def test_unusual_packing_is_refused(state):
 def test_many_entries_are_no_bomb_together(state):
     """Each takes less than the file has, all of them more."""
     path, _, run = state
-    before = everything(run, path.parent)
+    before = everything(run)
     with np.load(path) as file:
         arrays = dict(file)
     np.savez_compressed(path, **arrays, **{f"more/{i}": np.zeros(30_000) for i in range(300)})
@@ -320,7 +320,7 @@ FOREIGN = {
 def test_what_is_no_state(runs, make, tmp_path):
     _, _, run = runs
     path = tmp_path / "training.npz"
-    before = everything(run, tmp_path)
+    before = everything(run)
     make(path)
     start = time.monotonic()
     refused(path, run, "foreign", before)
