@@ -37,6 +37,10 @@ def runs(request, tmp_path_factory):
     return path, path.read_bytes(), other
 
 
+# Of what is the same for all agents
+one_agent = pytest.mark.parametrize("runs", [td3], indirect=True, ids=["td3"])
+
+
 @pytest.fixture
 def state(runs):
     path, whole, other = runs
@@ -207,6 +211,7 @@ def records(whole):
     return [(at, at + 30 + sum(struct.unpack_from("<HH", whole, at + 26))) for at in starts]
 
 
+@one_agent
 def test_damaged_bytes(state):
     path, whole, run = state
     before = everything(run)
@@ -254,6 +259,7 @@ def lie_about_the_size(path, name, size):
     path.write_bytes(data)
 
 
+@one_agent
 @pytest.mark.parametrize("lie", [None, 128, 4000])
 @pytest.mark.parametrize("method", ["ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA"])
 @pytest.mark.parametrize("entry", ["header.npy", "numpy/state/key.npy"])
@@ -271,6 +277,7 @@ def test_bombs_are_not_unpacked(state, entry, method, lie):
         tracemalloc.stop()
 
 
+@one_agent
 def test_unusual_packing_is_refused(state):
     path, whole, run = state
     before = everything(run)
@@ -280,6 +287,7 @@ def test_unusual_packing_is_refused(state):
         path.write_bytes(whole)
 
 
+@one_agent
 def test_many_entries_are_no_bomb_together(state):
     """Each takes less than the file has, all of them more."""
     path, _, run = state
@@ -315,6 +323,7 @@ FOREIGN = {
 }
 
 
+@one_agent
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs, and links need rights")
 @pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
 def test_what_is_no_state(runs, make, tmp_path):
@@ -343,6 +352,7 @@ def test_names_that_no_file_has(name, tmp_path):
     assert str(error.value).isprintable() and len(str(error.value)) < 700
 
 
+@one_agent
 def test_other_code_or_packages_are_said(state, capsys):
     path, _, run = state
 
@@ -362,6 +372,7 @@ def test_other_code_or_packages_are_said(state, capsys):
     )
 
 
+@one_agent
 def test_folder_names_that_are_no_text_survive(state):
     path, _, run = state
     constants = {**CONSTANTS, "MODEL_DIR": "\udcff\u949f"}
@@ -369,6 +380,7 @@ def test_folder_names_that_are_no_text_survive(state):
     assert run.restore(path, constants) == PROGRESS
 
 
+@one_agent
 def test_unfinished_and_finished(state, tmp_path):
     _, whole, run = state
     own = tmp_path / "training.npz"
@@ -386,6 +398,7 @@ def test_unfinished_and_finished(state, tmp_path):
     assert checkpoint.unfinished(own) == ""
 
 
+@one_agent
 def test_a_state_that_cannot_be_renamed(state, monkeypatch):
     path, whole, _ = state
 

@@ -315,7 +315,7 @@ def test_restored_goes_on_as_the_other_does(stored, capacity):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("capacity", 6), ("position", -1), ("position", 2), ("position", 5), ("sizes", [3]),
+        ("capacity", 6), ("position", -1), ("position", 2), ("position", 5),
         ("rows", np.zeros((6, 10), np.float32)), ("rows", np.zeros((3, 9), np.float32)),
     ],
 )

@@ -77,7 +77,7 @@ def training(tmp_path):
     return made
 
 
-def episode(log, reward=-5.0, steps=200):
+def played(log, reward=-5.0, steps=200):
     """What the chapter's loop does when an episode is over."""
     running = log.all_episode_reward
     running.append(running[-1] * 0.9 + reward * 0.1 if running else reward)
@@ -93,7 +93,7 @@ def play(training, rewards):
     with training as log:
         learns(log)
         for reward in rewards:
-            episode(log, reward)
+            played(log, reward)
 
 
 UP = [-1400.0] * 10 + [-200.0] * 30
@@ -138,7 +138,7 @@ def test_a_number_of_steps_ends_the_training(training, capsys):
     with training(1, TRAIN_STEPS=500) as log:
         for episode in log.episodes():
             assert episode < 4
-            episode(log)
+            played(log)
     out = capsys.readouterr().out
     assert "Training | Episode: 3, step 600/500 | Episode Reward: -5.0000" in out
     assert "Episode: 4" not in out
@@ -149,7 +149,7 @@ def test_episodes_end_the_training(training):
         numbers = []
         for episode in log.episodes():
             numbers.append(episode)
-            episode(log)
+            played(log)
     assert numbers == [0, 1, 2]
 
 
@@ -158,7 +158,7 @@ def test_evaluations_have_starts_of_their_own(training, capsys):
         learns(log)
         for episode in log.episodes():
             log.agent.torque = 0.1 * episode
-            episode(log, steps=150)
+            played(log, steps=150)
     assert [steps for steps, _ in log.progress.evaluations] == [0, 450, 600]
     assert "Evaluation | Step: 450 | Mean: -" in capsys.readouterr().out
     env, returns = make("Pendulum-v1"), []
@@ -178,7 +178,7 @@ def test_the_best_weights_are_kept(training, capsys):
         )
         learns(log)
         for _ in log.episodes():
-            episode(log)
+            played(log)
     assert saved == [200, 400, 800]
     assert len(log.progress.test_returns) == 100 and log.agent.torque == 0.0
     env = make("Pendulum-v1")
@@ -197,7 +197,7 @@ def test_best_weights_that_could_not_be_written_are_not_said_to_be_there(trainin
             training(2, KEEP="best", EVALUATE_EVERY=200) as log:
         learns(log)
         log.agent.save = full
-        episode(log)
+        played(log)
     assert "has the weights of the best" not in capsys.readouterr().out
 
 
@@ -224,7 +224,7 @@ def test_tensorboard(training, tmp_path):
 
     with training(3, {"tensorboard": str(tmp_path / "runs")}.items()) as log:
         for reward in (-5.0, -6.0, -7.0):
-            episode(log, reward)
+            played(log, reward)
             log.agent.losses = np.array([-3.0, 0.5][: 2 if reward < -5 else 1], np.float32)
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("td3_Pendulum-v1_seed2_")
@@ -255,7 +255,7 @@ def stopped(training, episodes, **options):
         learns(log)
         for i in range(episodes):
             log.agent.torque = float(i)
-            episode(log, -float(i))
+            played(log, -float(i))
         1 / 0  # noqa: B018
 
 
@@ -268,7 +268,7 @@ def test_resumed_from_the_last_state(training, capsys):
         numbers = []
         for number in log.episodes():
             numbers.append(number)
-            episode(log)
+            played(log)
     assert numbers == list(range(10, 30))
     assert "Training | Episode: 11/30 |" in capsys.readouterr().out
     with pytest.raises(UserError, match="has 30 episodes already: give --episodes more"), \
@@ -298,16 +298,16 @@ def test_weights_that_are_not_finite_are_not_saved(training):
     for name, value in (("losses", np.array([np.nan, 0.0])), ("torque", np.inf)):
         with pytest.raises(UserError, match=r"no longer finite \(episode 2\)"), training() as log:
             learns(log)
-            episode(log)
+            played(log)
             setattr(log.agent, name, value)
-            episode(log)
+            played(log)
         assert not training.weights.exists()
 
 
 def test_without_an_update_nothing_is_saved(training, capsys):
     with training(2) as log:
         for _ in log.episodes():
-            episode(log)
+            played(log)
     assert not training.weights.exists()
     assert "No update was made in this run: saved weights are left" in capsys.readouterr().out
 
@@ -318,7 +318,7 @@ def test_progress_is_noted_for_whoever_watches(training, monkeypatch):
     with training(3) as log:
         found = []
         for _ in log.episodes():
-            episode(log, steps=150)
+            played(log, steps=150)
             found.append(json.loads(noted.read_text()))
     first, last = {"steps": 150, "episodes": 1}, {"steps": 450, "episodes": 3}
     assert found == [first, first, last]  # not twice in an hour, but at the end
@@ -343,7 +343,7 @@ def test_signals_are_noted_and_stop_a_training_at_the_next_step(training, handle
         learns(log)
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)  # a second one changes nothing
-        episode(log)
+        played(log)
         log.env.step(np.zeros(1))
         raise AssertionError("the step should have stopped it")
     assert stopped.value.code == 143
@@ -364,7 +364,7 @@ def test_no_signal_interrupts_the_saving(when, training, handled):
     with pytest.raises(signals.Stopped) as stopped, log:
         learns(log)
         for _ in range(2):
-            episode(log)
+            played(log)
         if when == "between":
             kill()
     assert stopped.value.code in (130, 143)
