@@ -5,6 +5,7 @@ and the next `check()` stops it: a file that is being written, an episode that i
 into the books, or the saving at the end is never cut in two.
 """
 
+import contextlib
 import math
 import signal
 import threading
@@ -49,15 +50,15 @@ def _handle(number, frame):
         raise Stopped(128 + number)
 
 
-def hold():
-    """From here on, signals are only noted."""
-    _State.held, _State.patience, _State.noted = True, PATIENCE, None
-
-
 def check():
     """Raise Stopped if a signal has been noted; to be called where a training may stop."""
     if _State.noted is not None:
         raise Stopped(128 + _State.noted)
+
+
+def hold():
+    """From here on, signals are only noted."""
+    _State.held, _State.patience, _State.noted = True, PATIENCE, None
 
 
 def hold_to_the_end():
@@ -69,3 +70,14 @@ def release():
     """Signals end the script at once again. Returns Stopped if one was noted, else None."""
     noted, _State.held, _State.noted = _State.noted, False, None
     return None if noted is None else Stopped(128 + noted)
+
+
+@contextlib.contextmanager
+def held():
+    """Hold signals in the block; raises Stopped at its end if one was noted and nothing else."""
+    hold()
+    try:
+        yield
+        check()
+    finally:
+        release()
