@@ -28,18 +28,13 @@ def save(path, episode_reward, running_reward, algorithm, env_id, seed):
 
     Args:
         path: the png file, see `path()`; an older picture is replaced.
-        episode_reward: sum of the rewards of each episode, from the first on.
+        episode_reward: sum of the rewards of each episode, of one or more.
         running_reward: as many values, 0.9 * the last one + 0.1 * the episode's.
         algorithm, env_id, seed: for the title.
-
-    Returns:
-        True, or False where there is no episode yet: then nothing is written.
 
     Raises:
         UserError: the file cannot be written.
     """
-    if len(episode_reward) == 0:
-        return False
     number = np.arange(1, len(episode_reward) + 1)
     with new_figure(10, 6) as figure:
         axes = figure.add_subplot()
@@ -57,7 +52,6 @@ def save(path, episode_reward, running_reward, algorithm, env_id, seed):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         save_figure(path, figure)
-    return True
 
 
 @contextlib.contextmanager

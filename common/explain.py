@@ -35,7 +35,7 @@ def save(agent, settings):
     Raises:
         UserError: the file cannot be written.
     """
-    gamma, unit = settings.constants["GAMMA"], settings.unit_actions
+    gamma = settings.constants["GAMMA"]
     angles, speeds = np.broadcast_arrays(*pendulum.grid(N_ANGLES, N_SPEEDS))
     *_, following, best_value = pendulum.value_functions(
         N_ANGLES, N_SPEEDS, N_TORQUES, gamma=gamma
@@ -44,7 +44,7 @@ def save(agent, settings):
     def learned(angle, speed):
         actions = agent.greedy_actions(_states(angle, speed)).reshape(np.shape(angle))
         limit = pendulum.TORQUE_LIMIT
-        return np.clip(actions * (limit if unit else 1), -limit, limit)
+        return np.clip(actions * (limit if settings.unit_actions else 1), -limit, limit)
 
     def best(angle, speed):
         return pendulum.greedy_torques(following, angle, speed, gamma)

@@ -9,13 +9,9 @@ import re
 import secrets
 import sys
 import time
-import warnings
 from pathlib import Path
 
 from common.errors import UserError, one_line
-
-# What locking gives on a file system that has no locks.
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 def write_atomically(path, write):
@@ -94,78 +90,56 @@ class InUse(UserError):
 
 
 class Lock:
-    """A folder for one process alone: acquire() and release(), or a `with` block.
+    """A folder for one process alone, as a `with` block, which never waits.
 
     The lock ends with its process, however that ends; `training.lock` stays in the folder and
     means nothing by itself. `training.lock.txt` says who holds it, for the message of the others.
+    Where the file system has no locks, a line says so, and the block is entered without one.
 
     Args:
         folder: str or Path; it is created.
         flag: that names another folder, for the message.
         name: of the file that is locked.
+
+    Raises:
+        InUse: the lock is held.
+        UserError: the folder cannot be written.
     """
 
     def __init__(self, folder, flag="--model-dir", name="training.lock"):
-        self._folder, self._flag, self._name = Path(folder), flag, name
-        self._holder = self._folder / f"{name}.txt"
-        self._lock = None
+        self._path, self._flag, self._lock = Path(folder) / name, flag, None
+        self._holder = self._path.with_name(f"{name}.txt")
 
-    def acquire(self):
-        """Take the lock, without waiting. Where a file system has no locks, a line says so.
-
-        Raises:
-            InUse: it is held.
-            UserError: the folder cannot be written.
-        """
+    def __enter__(self):
         import filelock  # late: most that imports this module locks nothing
 
-        folder = one_line(self._folder)
+        folder, lock = self._path.parent, filelock.FileLock(self._path, thread_local=False)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self._folder / self._name, timeout=0, thread_local=False)
-            with warnings.catch_warnings():  # it speaks of what the next lines do without
-                warnings.simplefilter("ignore")
-                lock.acquire()
-            if isinstance(lock, filelock.SoftFileLock):  # a mere file outlives a killed process
-                lock.release()
-                raise OSError(errno.ENOSYS, "no locks")
-            self._lock = lock
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
         except filelock.Timeout as error:
             who = "another process"
             with contextlib.suppress(OSError):
                 who = one_line(self._holder.read_text("utf-8", "replace")) or who
-            raise InUse(
-                f"{folder}: is in use by {who}. Wait until it has ended, or "
-                f"give another {self._flag}."
-            ) from error
+            next_step = f"Wait until it has ended, or give another {self._flag}."
+            raise InUse(f"{one_line(folder)}: is in use by {who}. {next_step}") from error
         except (OSError, NotImplementedError) as error:
-            if getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
-                raise _unwritable(self._folder, error, f"Give another {self._flag}.") from error
-            print(
-                f"{folder}: is on a file system without locks. See to it that nothing else is "
-                "trained there meanwhile.",
-                flush=True,
-            )
-        else:
-            since, command = time.strftime("%Y-%m-%d %H:%M:%S"), one_line(" ".join(sys.argv), 200)
-            who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
-            with contextlib.suppress(UserError):  # it only serves a message
-                write_atomically(self._holder, lambda file: file.write(who.encode()))
+            check_writable(folder, self._flag)
+            mind = "See to it that nothing else is trained there meanwhile."
+            print(f"{one_line(folder)}: cannot be locked ({one_line(error)}). {mind}", flush=True)
+            return self
+        self._lock = lock
+        since, command = time.strftime("%Y-%m-%d %H:%M:%S"), one_line(" ".join(sys.argv), 200)
+        who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
+        write_atomically(self._holder, lambda file: file.write(who.encode()))
+        return self
 
-    def release(self):
-        """Give the lock back, if it is held."""
+    def __exit__(self, *_):
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._holder.unlink()
             self._lock.release()
             self._lock = None
-
-    def __enter__(self):
-        self.acquire()
-        return self
-
-    def __exit__(self, *_):
-        self.release()
 
 
 def plain_env_id(env_id):

@@ -9,8 +9,8 @@ import sys
 from common.errors import UserError, one_line
 
 # What writing to a pipe or terminal gives whose other end is closed, and to a full disk.
-_CLOSED = [errno.EPIPE, errno.EIO, errno.EBADF, *([errno.EINVAL] if os.name == "nt" else [])]
-_FULL = [errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)]
+_CLOSED = {errno.EPIPE, errno.EIO, errno.EBADF, errno.EINVAL if os.name == "nt" else errno.EPIPE}
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def prepare():
@@ -35,16 +35,12 @@ def lost(error):
     From then on, what is printed goes nowhere. (Files' errors do not come here as OSError: the
     project raises UserError for them, and open() says which file it was.)
     """
-    if not isinstance(error, OSError) or error.filename is not None:
-        return ""
-    if error.errno in _CLOSED:
-        line = "the output was closed"
-    elif error.errno in _FULL:
-        line = f"the output cannot be written ({os.strerror(error.errno)})"
-    else:
+    if not isinstance(error, OSError) or error.filename or error.errno not in _CLOSED | _FULL:
         return ""
     _discard(sys.stdout)
-    return line
+    if error.errno in _CLOSED:
+        return "the output was closed"
+    return f"the output cannot be written ({os.strerror(error.errno)})"
 
 
 def say(line):

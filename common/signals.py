@@ -5,7 +5,6 @@ and the next `check()` stops it: a file that is being written, an episode that i
 into the books, or the saving at the end is never cut in two.
 """
 
-import contextlib
 import math
 import signal
 import threading
@@ -70,14 +69,3 @@ def release():
     """Signals end the script at once again. Returns Stopped if one was noted, else None."""
     noted, _State.held, _State.noted = _State.noted, False, None
     return None if noted is None else Stopped(128 + noted)
-
-
-@contextlib.contextmanager
-def held():
-    """Hold signals in the block; raises Stopped at its end if one was noted and nothing else."""
-    hold()
-    try:
-        yield
-        check()
-    finally:
-        release()

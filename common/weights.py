@@ -62,11 +62,9 @@ def save(path, algorithm, env_id, networks, unit_actions=False):
     arrays = _values(_variables(networks))
     for key, array in arrays.items():
         if not np.isfinite(array).all():
-            raise UserError(
-                f"{one_line(path)}: not saved, the network '{key.split('/')[0]}' holds values "
-                "that are not finite; the file was left as it was. Train with another --seed or "
-                "smaller learning rates."
-            )
+            problem = f"not saved, values of the network '{key.split('/')[0]}' are not finite"
+            hint = "It was left as it was: train with another --seed or smaller learning rates."
+            raise _unusable(path, problem, hint)
     modules = {name: sys.modules.get(name) for name in ("numpy", "tensorflow", "tensorlayer")}
     header = {
         "format": FORMAT,
@@ -103,17 +101,13 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
 def keep_old(path):
     """Copy the file, before it is replaced, to the first free of weights.old.npz, ...-2.npz, ...
 
-    Returns:
-        Path of the copy; None where there is no file.
-
-    Raises:
-        UserError: it cannot be read, or its copy not be written.
+    Returns the Path of the copy, or None where there is no file. Raises UserError if it cannot
+    be read, or its copy not be written.
     """
-    path = Path(path)
     if not os.path.isfile(path):
         return None
     kept = unused(path)
-    write_atomically(kept, lambda file: file.write(path.read_bytes()))
+    write_atomically(kept, lambda file: file.write(Path(path).read_bytes()))
     return kept
 
 
@@ -122,18 +116,11 @@ def _read(path, archive, algorithm, env_id, unit_actions, expected):
     header = json.loads(npz.array(archive, "header", HEADER_LIMIT).item())
     if header["format"] != FORMAT:
         raise _unusable(path, f"has format {header['format']!r:.20}, not {FORMAT}")
-    if header["algorithm"] != algorithm:
-        problem = f"holds weights of {header['algorithm']!r:.60}, not of '{algorithm}'"
-        hint = "Use the script of that algorithm, or train this one with --train."
-        raise _unusable(path, problem, hint)
-    if plain_env_id(header["environment"]) != plain_env_id(env_id):
-        problem = f"was trained on {header['environment']!r:.60}, not on '{env_id}'"
-        hint = "Use that environment, or train on this one with --train."
-        raise _unusable(path, problem, hint)
-    if header["unit_actions"] != unit_actions:
-        now, then = ("with", "without") if unit_actions else ("without", "with")
-        problem = f"was trained {then} --unit-actions, and this run is {now}"
-        hint = "Its actions would have the wrong scale: give the same flags as for training."
+    saved = header["algorithm"], plain_env_id(header["environment"]), header["unit_actions"]
+    wanted = algorithm, plain_env_id(env_id), unit_actions
+    if saved != wanted:
+        problem = f"holds weights of {_task(*saved)}, not of {_task(*wanted)}"
+        hint = "Use the script and the flags of that training, or train anew with --train."
         raise _unusable(path, problem, hint)
     saved, wanted = header["networks"], _shapes(expected)
     for name in {**wanted, **saved}:
@@ -144,11 +131,10 @@ def _read(path, archive, algorithm, env_id, unit_actions, expected):
             raise _unusable(path, problem, hint)
     arrays = {key: npz.array(archive, key, like.nbytes) for key, like in expected.items()}
     for key, array in arrays.items():
-        found, wanted = ((a.dtype.str, a.shape) for a in (array, expected[key]))
-        if found != wanted:
-            raise _unusable(path, f"holds {found!r:.60} as '{key}', not {wanted}")
+        if (array.dtype, array.shape) != (expected[key].dtype, expected[key].shape):
+            raise ValueError(f"'{key}' has {array.dtype}{list(array.shape)}")
         if not np.isfinite(array).all():
-            raise _unusable(path, f"holds values that are not finite in '{key.split('/')[0]}'")
+            raise ValueError(f"'{key}' holds values that are not finite")
     return arrays
 
 
@@ -173,16 +159,21 @@ def _shapes(arrays):
     return shapes
 
 
+def _task(algorithm, env_id, unit_actions):
+    actions = {True: "with", False: "without"}[unit_actions]
+    return f"{algorithm!r:.60} on {env_id!r:.60} {actions} --unit-actions"
+
+
 def _unusable(path, problem, hint=_NEXT_STEP):
     return UserError(f"{one_line(path)}: {problem}. {hint}")
 
 
 def _missing(path):
     """The error for a file that is not there; names what has been trained."""
-    folders = [path.parent.parent]
-    if folders[0] == Path(DEFAULT_DIR):
-        folders.append(SHIPPED)
-    names = sorted({file.parent.name for f in folders for file in f.glob("*/weights.npz")})
-    hint = f" There are weights of {one_line(', '.join(names))}." if names else ""
-    where = one_line(path.absolute())
-    return UserError(f"{where}: there is no such file. Train first, with --train.{hint}")
+    model_dir = path.parent.parent
+    found = [*model_dir.glob("*/weights.npz")]
+    if model_dir == Path(DEFAULT_DIR):
+        found += SHIPPED.glob("*/weights.npz")
+    names = one_line(", ".join(sorted({file.parent.name for file in found})))
+    hint = "Train first, with --train." + f" There are weights of {names}." * bool(names)
+    return _unusable(path.absolute(), "there is no such file", hint)
