@@ -1,6 +1,7 @@
 """What a run shows while it goes on, and what it leaves behind."""
 
 import contextlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -65,6 +66,7 @@ class Training:
         self.best = None  # [step, mean return] of the evaluation whose weights are kept
         self.test_returns = None  # of the weights that are kept, from the test starts
         self.steps = 0
+        self.said = 0.0
         self.seconds = 0.0  # of the runs that this one continues; evaluations do not count
         self.learned = False
         self.unfinished = ""  # a line about an earlier training, whose state is to be kept
@@ -164,7 +166,16 @@ class Training:
                 self._evaluate()
         if self.finished or self.episodes_done % self.checkpoint_every == 0:
             self._save_state()
+        self._say_progress()
         self.last = time.time()
+
+    def _say_progress(self):
+        """Write progress.json, for who waits for this process; at most once a second."""
+        if self.finished or time.monotonic() - self.said > 1:
+            self.said = time.monotonic()
+            done = json.dumps({"steps": self.steps, "episodes": self.episodes_done}).encode()
+            path = self.weights.with_name("progress.json")
+            files.write_atomically(path, lambda file: file.write(done))
 
     def _evaluate(self):
         """Play greedily from the validation starts, apart from the training and its clock."""
