@@ -40,7 +40,7 @@ def provenance(script, env_id=""):
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return {"code": hashlib.sha256(repr(code).encode("utf-8", "backslashreplace")).hexdigest(), "versions": versions}
+    return {"code": hashlib.sha256(repr(code).encode()).hexdigest(), "versions": versions}
 
 
 def changed(old, new):
