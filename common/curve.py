@@ -1,5 +1,6 @@
 """The reward curve of a training run, as a picture for the book's page or a slide."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -97,3 +98,17 @@ def matplotlib_parts():
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     return style, Figure
+
+
+@contextlib.contextmanager
+def new_figure(width, height):
+    """A Matplotlib Figure to draw and save in the block, of so many hundred pixels."""
+    style, Figure = matplotlib_parts()
+    with style.context("default"):
+        yield Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def save_figure(path, figure):
+    """Write the figure as a png, without the version of the software: the bytes stay the same."""
+    options = {"format": "png", "metadata": {"Software": None}}
+    write_atomically(path, lambda file: figure.savefig(file, **options))

@@ -92,6 +92,10 @@ def unused(path):
     raise AssertionError
 
 
+class InUse(UserError):
+    """Another process holds the lock."""
+
+
 class Lock:
     """A folder for one process alone, as a `with` block.
 
@@ -101,16 +105,18 @@ class Lock:
     Args:
         folder: str or Path; it is created.
         flag: that names another folder, for the message.
+        name: of the file that is locked.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be written. On a file system
+        InUse: another process holds it.
+        UserError: the folder cannot be written. On a file system
             without locks a line says so, and the block is entered without one.
     """
 
-    def __init__(self, folder, flag="--model-dir"):
+    def __init__(self, folder, flag="--model-dir", name="training.lock"):
         self.folder, self.flag = Path(folder), flag
-        self._path = self.folder / "training.lock"
-        self._holder = self.folder / "training.lock.json"
+        self._path = self.folder / name
+        self._holder = self.folder / f"{name}.json"
         self._lock = None
 
     def __enter__(self):
@@ -123,7 +129,7 @@ class Lock:
                 warnings.simplefilter("ignore")
                 lock.acquire()
         except filelock.Timeout as error:
-            raise UserError(
+            raise InUse(
                 f"{printable(self.folder)}: is in use by {self._who()}. Wait until it has ended, "
                 f"or give another {self.flag}."
             ) from error
