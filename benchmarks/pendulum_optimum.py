@@ -95,9 +95,9 @@ def main():
     parser.add_argument("--out", type=Path, default=file, help=f"default: {file.name}")
     args = parser.parse_args()
     quiet.prepare(verbose=False)
-    from common.making import make
     from common.evaluation import TEST_STARTS, VALIDATION_STARTS
     from common.files import write_atomically
+    from common.making import make
 
     env = make("Pendulum-v1")
     seeds = [*TEST_STARTS, *VALIDATION_STARTS[:100]]
