@@ -70,7 +70,7 @@ def _let_go():
 
 
 def errors_on_one_line(prog, verbose):
-    """From here on, a UserError or a lost output ends the script with one line, and status 1."""
+    """From here on a UserError, a lost output or a full memory ends a script with one line."""
     default = sys.excepthook
 
     def hook(kind, error, traceback):
@@ -79,6 +79,10 @@ def errors_on_one_line(prog, verbose):
             line += "; the run has stopped: send the output where it can be written"
         elif issubclass(kind, UserError):
             line = one_line(error, limit=2000)
+        elif issubclass(kind, MemoryError) or kind.__name__ == "ResourceExhaustedError":
+            line = f"the memory is too small ({one_line(error, limit=200)}): choose smaller networks, "
+            line += "batches or a smaller buffer (--hidden-dim, --batch-size, "
+            line += "--replay-buffer-size or --memory-capacity)"
         if not line or (verbose and error.__cause__ is not None):
             default(kind, error, traceback)
         if line:

@@ -19,8 +19,8 @@ import tensorflow as tf
 from test_scripts import ROOT, SHORT, command, environment
 
 from common import report, signals
-from common.making import make
 from common.errors import UserError
+from common.making import make
 
 
 class Agent:

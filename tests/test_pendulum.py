@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.pendulum_optimum import best_episode
 from common import pendulum
-from common.making import make
 from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
+from common.making import make
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
 RNG = np.random.default_rng(0)
