@@ -1,7 +1,6 @@
 """The reward curve of a training run, as a picture for the book's page or a slide."""
 
 import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +60,8 @@ def new_figure(width, height):
 
     It needs no display, and whatever stands in a reader's matplotlibrc: all get the same picture.
     """
-    # It is not used, and an unknown one, such as a notebook's for a script, fails the import.
-    backend = os.environ.pop("MPLBACKEND", None)
     from matplotlib import style  # late: playing draws no curve
     from matplotlib.figure import Figure
-
-    if backend is not None:
-        os.environ["MPLBACKEND"] = backend
 
     with style.context(["default", _SIZES]):
         yield Figure(figsize=(width, height), dpi=100, layout="constrained")
