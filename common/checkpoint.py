@@ -14,8 +14,8 @@ import random
 import numpy as np
 
 from common import npz, weights
-from common.errors import UserError
-from common.files import printable, reason_of, unused, write_atomically
+from common.errors import UserError, one_line
+from common.files import unused, write_atomically
 from common.progress import Progress
 from common.provenance import changed
 
@@ -85,13 +85,13 @@ def restore(path, agent, env, constants, provenance):
                 raise
     except FileNotFoundError as error:
         raise UserError(
-            f"{printable(path)}: there is no such file, so nothing to resume. "
+            f"{one_line(path)}: there is no such file, so nothing to resume. "
             "Start with --train alone."
         ) from error
     env.restore_generator(saved["environment"])
     if differing:
-        print(f"{printable(path)} was written by other code or packages "
-              f"({printable(differing)}): going on with the present ones.")
+        print(f"{one_line(path)} was written by other code or packages "
+              f"({one_line(differing)}): going on with the present ones.")
     return progress
 
 
@@ -116,7 +116,7 @@ def unfinished(path):
     if progress:
         what = (f"holds a training that was stopped after {progress.episodes} episodes; "
                 "--resume would go on")
-    return f"{printable(path)} {what}. It is kept as {printable(unused(path).name)}."
+    return f"{one_line(path)} {what}. It is kept as {one_line(unused(path).name)}."
 
 
 def set_aside(path):
@@ -130,7 +130,7 @@ def set_aside(path):
         os.rename(path, kept)
     except OSError as error:
         raise UserError(
-            f"{printable(path)}: cannot be kept as {printable(kept.name)} ({reason_of(error)}). "
+            f"{one_line(path)}: cannot be kept as {one_line(kept.name)} ({one_line(error)}). "
             "Move it away, go on with --resume, or give another --model-dir."
         ) from error
     return kept
@@ -226,8 +226,8 @@ def _check_like(saved, present, path, place="state"):
         if type(saved) is int:  # NumPy does not look where in its 624 words a twister is
             fits = fits and 0 <= saved <= (624 if place.endswith("/pos") else math.inf)
     if not fits:
-        raise UserError(f"{printable(path)}: was written by another version of this script, or is "
-                        f"damaged ({printable(place)}). {_ANEW}")
+        raise UserError(f"{one_line(path)}: was written by another version of this script, or is "
+                        f"damaged ({one_line(place)}). {_ANEW}")
 
 
 def _header(archive, path):
@@ -236,8 +236,8 @@ def _header(archive, path):
     header = json.loads(npz.array(archive, "header", os.stat(path).st_size).item())
     if header["format"] != FORMAT:
         raise UserError(
-            f"{printable(path)}: was written by another version of these scripts (format "
-            f"{printable(repr(header['format']))}, not {FORMAT}). {_ANEW}"
+            f"{one_line(path)}: was written by another version of these scripts (format "
+            f"{one_line(header['format'])}, not {FORMAT}). {_ANEW}"
         )
     return header, Progress.from_dict(header["progress"])
 
@@ -248,6 +248,6 @@ def _refuse_other_constants(path, saved, constants):
                  if name not in FREE and saved.get(name) != value]
     if differing:
         raise UserError(
-            f"{printable(path)}: the saved training has other constants: {'; '.join(differing)}. "
+            f"{one_line(path)}: the saved training has other constants: {'; '.join(differing)}. "
             "Give the same flags as at its start, or train anew, without --resume."
         )
