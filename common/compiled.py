@@ -3,9 +3,9 @@
 An update written with GradientTape, apply_gradients and assign runs operation by operation
 from Python: hundreds of calls, each far longer than its arithmetic. Here it becomes one. The lines
 that are traced are the lines a reader sees; nothing is written twice. Two engines can run them: the
-fast one (common/flat.py) stands on what TensorFlow does not promise (common/private.py), so the
-first call of each function is held against the same lines run eagerly. Where they do not agree,
-the plain one (common/plain.py) takes over, and says so.
+fast one (common/flat.py) stands on what TensorFlow does not promise (common/private.py), so what
+it compiles is first held against the same lines run eagerly. Where that fails, the plain one
+(common/plain.py) takes over, and says so.
 
 A compiled function has the agent's networks, optimizers and options built in. So each call
 first looks whether they are still the same objects, and compiles anew if they are not.
@@ -21,12 +21,13 @@ import numpy as np
 import tensorflow as tf
 from tensorlayer.models import Model
 
-from common import private
 from common.flat import FlatProgram, Vectors
 from common.networks import named_variables, parts_of, refresh
 from common.plain import Feed, PlainProgram, as_numpy, kind_of, mapped
+from common.private import NotFlat, trained_by
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
+TAKEN_OVER = "the plain tf.function takes over, slower, same results."
 
 
 class StandardNormal:
@@ -82,8 +83,7 @@ def compiled(method):
         compiler = getattr(self, "compiler", None)
         if compiler is None:
             return as_numpy(method(self, *_tensors(args)))
-        key = method, id(self)
-        return compiler.run(key, lambda args, _: method(self, *args), [args], (None,), ())
+        return compiler.run((method, id(self)), lambda _, __, *args: method(self, *args), args)
 
     return call
 
@@ -125,23 +125,23 @@ class Compiler:
             What the last of them returns, as NumPy arrays.
         """
         items = list(items)
-        if len(items) != len(kinds):
+        if len(items) != len(kinds) or not items:
             raise ValueError(f"{len(items)} items, but {len(kinds)} kinds")
-        return self.run(fn, fn, items, kinds, rest, announce=COMPILING)
+        return self.run(fn, fn, rest, items, kinds)
 
-    def run(self, key, fn, items, kinds, rest, announce=None):
-        """for_each(), with a key by which fn is known, and a line for its first compilation."""
+    def run(self, key, fn, rest, items=None, kinds=(None,)):
+        """for_each() of a function that is known by a key; without items, fn((), None, *rest)."""
         self.check()
         if self.eager:
-            return self._run_eagerly(fn, items, kinds, rest)
+            return _run_eagerly(fn, rest, items or [()], kinds)
         fed = []
-        kind = key, kind_of((rest, items, kinds), fed)
+        kind = key, kind_of((rest, items, kinds) if items else rest, fed)
         program = self.programs.get((self.plain, kind))
         if program is None:
-            if announce and not self._announced:
-                print(announce, flush=True)
+            if items and not self._announced:
+                print(COMPILING, flush=True)
                 self._announced = True
-            program = self._compile(fn, items, kinds, rest)
+            program = self._compile(fn, rest, items or [()], kinds)
             self.programs[self.plain, kind] = program
         if self.plain:
             self.unpack()
@@ -191,7 +191,7 @@ class Compiler:
     def values(self):
         """The values of all variables: dict from names like "q_net1/0" to NumPy arrays."""
         self.check()
-        return {name: variable.numpy() for name, variable in self.variables.items()}
+        return dict(zip(self.variables, _read(self.variables.values())))
 
     def set_values(self, values):
         """Give all variables values, as values() returns them; a ValueError if some are unfit."""
@@ -200,8 +200,7 @@ class Compiler:
         unfit = {n: np.shape(v) for n, v in values.items()}.items() ^ shapes.items()
         if unfit:
             raise ValueError(f"values of other variables: {sorted({name for name, _ in unfit})}")
-        for name, variable in self.variables.items():
-            variable.assign(values[name])
+        _write(self.variables.values(), [values[name] for name in self.variables])
 
     def all_finite(self):
         """Whether no weight, target or optimizer slot is NaN or infinite."""
@@ -209,21 +208,100 @@ class Compiler:
         held = self._vectors.vectors or self.variables.values()
         return all(np.isfinite(value.numpy()).all() for value in held)
 
-    def _run_eagerly(self, fn, items, kinds, rest):
-        for item, kind in zip(items, kinds):
-            results = fn(_tensors(item), kind, *_tensors(rest))
-        return as_numpy(results)
+    def _compile(self, fn, rest, items, kinds):
+        if self.plain:
+            return PlainProgram(fn, rest, items, kinds)
+        try:
+            self._vectors.hold(self.variables)
+            program = FlatProgram(self._vectors, fn, rest, items, kinds)
+            self._try_out(program, fn, rest, items, kinds)
+            return program
+        except Exception as error:  # whatever another TensorFlow makes of what is not promised
+            reason = f"{type(error).__name__}: {error}".removeprefix("NotFlat: ").partition("\n")[0]
+        program = PlainProgram(fn, rest, items, kinds)  # raises what is the function's own error
+        self.plain = True
+        print(f"The fast engine does not work here ({reason:.200}): {TAKEN_OVER}", flush=True)
+        return program
 
-    def _compile(self, fn, items, kinds, rest):
-        if not self.plain:
-            self._vectors.hold(list(self.variables.values()))
-            return FlatProgram(self._vectors, fn, items, kinds, rest)
-        return PlainProgram(fn, items, kinds, rest)
+    def _try_out(self, program, fn, rest, items, kinds):
+        """Raise NotFlat unless a program does what the same lines do eagerly; change nothing.
+
+        They start from tame values, with which rounding makes no difference that is seen.
+        """
+        self.unpack()
+        variables, generators = self.variables.values(), program.inputs.generators
+        real, states = _read(variables), [g.bit_generator.state for g in generators]
+        rng = np.random.default_rng(0)
+        start = [_tame(value, rng) for value in real]
+        rest, items = mapped((rest, items), lambda a: _tame(a, rng))
+        fed = []
+        kind_of((rest, items), fed)
+        outcomes = []
+        try:
+            for run in (lambda: program(fed), lambda: _run_eagerly(fn, rest, items, kinds)):
+                _write(variables, start)
+                for generator, state in zip(generators, states):
+                    generator.bit_generator.state = state
+                results = run()
+                outcomes.append((_read(variables), tf.nest.flatten(results)))
+        finally:
+            self._vectors.vectors = None
+            _write(variables, real)
+            for generator, state in zip(generators, states):
+                generator.bit_generator.state = state
+        (found, found_results), (expected, expected_results) = outcomes
+        for name, *values in zip(self.variables, start, found, expected):
+            if not _alike(*values, least=0.0):
+                raise NotFlat(f"it makes something else of {name} than the same lines run eagerly")
+        for ours, theirs in zip(found_results, expected_results, strict=True):
+            if np.asarray(theirs).dtype.kind == "f" and not _alike(0.0, ours, theirs, least=1e-5):
+                raise NotFlat("it returns something else than the same lines run eagerly")
 
 
 def _tensors(argument):
     """The argument with a float32 tensor in place of each array; floats stay."""
     return mapped(argument, lambda a: a if isinstance(a, float) else tf.constant(a, tf.float32))
+
+
+def _run_eagerly(fn, rest, items, kinds):
+    for item, kind in zip(items, kinds):
+        results = fn(_tensors(item), kind, *_tensors(rest))
+    return as_numpy(results)
+
+
+def _read(variables):
+    return [variable.numpy() for variable in variables]
+
+
+def _write(variables, values):
+    for variable, value in zip(variables, values):
+        variable.assign(value)
+
+
+def _tame(value, rng):
+    """Similar values, no wider than those of new weights, none of them 0 and no two equal.
+
+    Otherwise rounding may decide: wide weights saturate tanh, standardised rewards have a mean
+    of nearly 0, and a first step of Adam is as long where the gradient is nothing but rounding.
+    """
+    if not (isinstance(value, np.ndarray) and value.size and value.ndim and value.dtype.kind == "f"):
+        return value
+    limit = len(value) ** -0.5
+    factor = limit / max(limit, np.sqrt(np.mean(np.square(value, dtype=np.float64))))
+    spread = rng.uniform(0.5, 1.0, (2, *value.shape))
+    return (value * factor * spread[0] + 0.05 * limit * spread[1]).astype(value.dtype)
+
+
+def _alike(before, found, expected, least):
+    """Whether two values are the same but for rounding, measured by the step that led there."""
+    if expected.dtype.kind != "f":
+        return np.array_equal(found, expected)
+    before, found, expected = (np.asarray(v, np.float64) for v in (before, found, expected))
+    if not np.isfinite(expected).all():
+        return True
+    error, step = np.linalg.norm(found - expected), np.linalg.norm(expected - before)
+    rounding = 1e-6 * np.linalg.norm(expected) + least * expected.size**0.5
+    return error <= 0.1 * step + rounding
 
 
 def _objects_and_options(parts):
@@ -246,7 +324,7 @@ def cannot_be_copied(agent):
 def joined(optimizer, weights):
     """The optimizer with slots for these weights; a new one like it if its slots are of others."""
     if optimizer.built:
-        known = {id(weight) for weight in private.trained_by(optimizer)}
+        known = {id(weight) for weight in trained_by(optimizer)}
         if not all(id(weight) in known for weight in weights):
             optimizer = type(optimizer).from_config(optimizer.get_config())
     if not optimizer.built:

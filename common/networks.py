@@ -120,7 +120,8 @@ def parts_of(agent, numbers=()):
             yield vars(agent), name, value
         if isinstance(value, Model):
             for of_model in vars(value):
-                if not (of_model.startswith("_") or of_model in ("name", "num_actions", "compiler")):
+                not_options = "name", "num_actions", "compiler"
+                if not (of_model.startswith("_") or of_model in not_options):
                     yield vars(value), of_model, vars(value)[of_model]
             for layer in value.all_layers:
                 for of_layer in ("W", "b", "act"):

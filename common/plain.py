@@ -87,7 +87,7 @@ class PlainProgram:
     Variables are read and assigned where they are.
     """
 
-    def __init__(self, fn, items, kinds, rest):
+    def __init__(self, fn, rest, items, kinds):
         def program(vector):
             feed = self.feed = Feed(vector)
             given = feed.give(rest)
