@@ -23,8 +23,9 @@ from tensorlayer.models import Model
 
 from common.flat import FlatProgram, Vectors
 from common.networks import named_variables, parts_of, refresh
-from common.plain import Feed, PlainProgram, as_numpy, kind_of, mapped
-from common.private import NotFlat, trained_by
+from common.plain import Feed, PlainProgram, kind_of, run_eagerly
+from common.private import trained_by
+from common.trial import hold_against_eager
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
 TAKEN_OVER = "the plain tf.function takes over, slower, same results."
@@ -80,10 +81,15 @@ def compiled(method):
                 return method(self, *args)
             first = np.asarray(first, np.float32)
         args = (first, *others, *defaults[len(args) :])
-        compiler = getattr(self, "compiler", None)
-        if compiler is None:
-            return as_numpy(method(self, *_tensors(args)))
-        return compiler.run((method, id(self)), lambda _, __, *args: method(self, *args), args)
+
+        def fn(item, kind, *args):
+            return method(self, *args)
+
+        if getattr(self, "compiler", None) is not None:
+            self.compiler.check()
+            if self.compiler is not None:  # a network may have been replaced by another
+                return self.compiler.run((method, id(self)), fn, args)
+        return run_eagerly(fn, args)
 
     return call
 
@@ -105,9 +111,10 @@ class Compiler:
         self.programs = {}  # by engine, function and kind of arguments, for the present options
         self._programs = {}  # by options
         self._parts = [({}, "none yet", None)]  # (namespace, name, value) of each
-        self._variables = None
+        self._variables = {}  # by name
         self._vectors = Vectors()
         self._announced = False
+        self._networks = []
         self._bind()
 
     def for_each(self, fn, items, kinds, *rest):
@@ -127,13 +134,13 @@ class Compiler:
         items = list(items)
         if len(items) != len(kinds) or not items:
             raise ValueError(f"{len(items)} items, but {len(kinds)} kinds")
+        self.check()
         return self.run(fn, fn, rest, items, kinds)
 
     def run(self, key, fn, rest, items=None, kinds=(None,)):
-        """for_each() of a function that is known by a key; without items, fn((), None, *rest)."""
-        self.check()
+        """for_each() after check(), of fn known by a key; without items, fn((), None, *rest)."""
         if self.eager:
-            return _run_eagerly(fn, rest, items or [()], kinds)
+            return run_eagerly(fn, rest, items or [()], kinds)
         fed = []
         kind = key, kind_of((rest, items, kinds) if items else rest, fed)
         program = self.programs.get((self.plain, kind))
@@ -167,141 +174,61 @@ class Compiler:
         before, self._parts = self._parts, list(parts_of(self.agent, self.numbers))
         objects, options = _objects_and_options(self._parts)
         if objects != _objects_and_options(before)[0]:
-            self._variables = None
+            self._variables = named_variables(self.agent)
             self._programs.clear()
         self.programs = self._programs.setdefault(options, {})
 
     def _bind(self):
-        for value in vars(self.agent).values():
-            if isinstance(value, Model):
-                refresh(value)
-                value.compiler = self
+        """Be the compiler of the networks that the agent has now, and of no other."""
+        for model in self._networks:
+            model.compiler = None
+        self._networks = [value for value in vars(self.agent).values() if isinstance(value, Model)]
+        for model in self._networks:
+            refresh(model)
+            model.compiler = self
 
     def unpack(self):
         """Bring all variables up to date, for readers that hold them in a way of their own."""
         self._vectors.unpack()
 
-    @property
-    def variables(self):
-        """Every tf.Variable of the agent, in a fixed order: dict from its name."""
-        if self._variables is None:
-            self._variables = named_variables(self.agent)
-        return self._variables
-
     def values(self):
         """The values of all variables: dict from names like "q_net1/0" to NumPy arrays."""
         self.check()
-        return dict(zip(self.variables, _read(self.variables.values())))
+        return {name: variable.numpy() for name, variable in self._variables.items()}
 
     def set_values(self, values):
         """Give all variables values, as values() returns them; a ValueError if some are unfit."""
         self.check()
-        shapes = {name: tuple(variable.shape) for name, variable in self.variables.items()}
-        unfit = {n: np.shape(v) for n, v in values.items()}.items() ^ shapes.items()
+        own = {(name, tuple(variable.shape)) for name, variable in self._variables.items()}
+        unfit = own ^ {(name, np.shape(value)) for name, value in values.items()}
         if unfit:
             raise ValueError(f"values of other variables: {sorted({name for name, _ in unfit})}")
-        _write(self.variables.values(), [values[name] for name in self.variables])
+        for name, variable in self._variables.items():
+            variable.assign(values[name])
 
     def all_finite(self):
         """Whether no weight, target or optimizer slot is NaN or infinite."""
         self.check()
-        held = self._vectors.vectors or self.variables.values()
+        held = self._vectors.vectors or self._variables.values()
         return all(np.isfinite(value.numpy()).all() for value in held)
 
     def _compile(self, fn, rest, items, kinds):
         if self.plain:
             return PlainProgram(fn, rest, items, kinds)
         try:
-            self._vectors.hold(self.variables)
+            self.unpack()
+            self._vectors.hold(self._variables)
             program = FlatProgram(self._vectors, fn, rest, items, kinds)
-            self._try_out(program, fn, rest, items, kinds)
+            hold_against_eager(program, self._variables, fn, rest, items, kinds)
             return program
         except Exception as error:  # whatever another TensorFlow makes of what is not promised
             reason = f"{type(error).__name__}: {error}".removeprefix("NotFlat: ").partition("\n")[0]
+        finally:
+            self._vectors.vectors = None  # where the variables' values are is known for certain
         program = PlainProgram(fn, rest, items, kinds)  # raises what is the function's own error
         self.plain = True
         print(f"The fast engine does not work here ({reason:.200}): {TAKEN_OVER}", flush=True)
         return program
-
-    def _try_out(self, program, fn, rest, items, kinds):
-        """Raise NotFlat unless a program does what the same lines do eagerly; change nothing.
-
-        They start from tame values, with which rounding makes no difference that is seen.
-        """
-        self.unpack()
-        variables, generators = self.variables.values(), program.inputs.generators
-        real, states = _read(variables), [g.bit_generator.state for g in generators]
-        rng = np.random.default_rng(0)
-        start = [_tame(value, rng) for value in real]
-        rest, items = mapped((rest, items), lambda a: _tame(a, rng))
-        fed = []
-        kind_of((rest, items), fed)
-        outcomes = []
-        try:
-            for run in (lambda: program(fed), lambda: _run_eagerly(fn, rest, items, kinds)):
-                _write(variables, start)
-                for generator, state in zip(generators, states):
-                    generator.bit_generator.state = state
-                results = run()
-                outcomes.append((_read(variables), tf.nest.flatten(results)))
-        finally:
-            self._vectors.vectors = None
-            _write(variables, real)
-            for generator, state in zip(generators, states):
-                generator.bit_generator.state = state
-        (found, found_results), (expected, expected_results) = outcomes
-        for name, *values in zip(self.variables, start, found, expected):
-            if not _alike(*values, least=0.0):
-                raise NotFlat(f"it makes something else of {name} than the same lines run eagerly")
-        for ours, theirs in zip(found_results, expected_results, strict=True):
-            if np.asarray(theirs).dtype.kind == "f" and not _alike(0.0, ours, theirs, least=1e-5):
-                raise NotFlat("it returns something else than the same lines run eagerly")
-
-
-def _tensors(argument):
-    """The argument with a float32 tensor in place of each array; floats stay."""
-    return mapped(argument, lambda a: a if isinstance(a, float) else tf.constant(a, tf.float32))
-
-
-def _run_eagerly(fn, rest, items, kinds):
-    for item, kind in zip(items, kinds):
-        results = fn(_tensors(item), kind, *_tensors(rest))
-    return as_numpy(results)
-
-
-def _read(variables):
-    return [variable.numpy() for variable in variables]
-
-
-def _write(variables, values):
-    for variable, value in zip(variables, values):
-        variable.assign(value)
-
-
-def _tame(value, rng):
-    """Similar values, no wider than those of new weights, none of them 0 and no two equal.
-
-    Otherwise rounding may decide: wide weights saturate tanh, standardised rewards have a mean
-    of nearly 0, and a first step of Adam is as long where the gradient is nothing but rounding.
-    """
-    if not (isinstance(value, np.ndarray) and value.size and value.ndim and value.dtype.kind == "f"):
-        return value
-    limit = len(value) ** -0.5
-    factor = limit / max(limit, np.sqrt(np.mean(np.square(value, dtype=np.float64))))
-    spread = rng.uniform(0.5, 1.0, (2, *value.shape))
-    return (value * factor * spread[0] + 0.05 * limit * spread[1]).astype(value.dtype)
-
-
-def _alike(before, found, expected, least):
-    """Whether two values are the same but for rounding, measured by the step that led there."""
-    if expected.dtype.kind != "f":
-        return np.array_equal(found, expected)
-    before, found, expected = (np.asarray(v, np.float64) for v in (before, found, expected))
-    if not np.isfinite(expected).all():
-        return True
-    error, step = np.linalg.norm(found - expected), np.linalg.norm(expected - before)
-    rounding = 1e-6 * np.linalg.norm(expected) + least * expected.size**0.5
-    return error <= 0.1 * step + rounding
 
 
 def _objects_and_options(parts):
