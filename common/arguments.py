@@ -125,7 +125,7 @@ def parse(script, name):
     try:
         command = Command(script)
     except UserError as error:
-        Parser().exit(2, f"{Path(script).name}, {error}\n")
+        Parser().exit(2, f"{error}\n")
     settings = command.read(sys.argv[1:])
     output.errors_on_one_line(command.name, settings.verbose)
     signals.install()
@@ -144,16 +144,17 @@ class Command:
         flags: dict from the flags made of constants to whether they take a value.
 
     Raises:
-        UserError: a constant cannot be one; the message begins with its line.
+        UserError: a constant cannot be one; the message begins with its file and line.
     """
 
     def __init__(self, script):
         self.script = Path(script).absolute()
         self.name = self.script.name
-        self._title, self.algorithm, own = constants.read(script, [*_RUN, "--help"])
+        of_all = constants.read(defaults.__file__)[2]
+        taken = [*_RUN, "--help", *(flag for constant in of_all for flag in constant.flags)]
+        self._title, self.algorithm, own = constants.read(script, taken)
         self._own = [constant.name for constant in own]
-        taken = [*_RUN, "--help", *(flag for constant in own for flag in constant.flags)]
-        self._constants = own + constants.read(defaults.__file__, taken)[2]
+        self._constants = own + of_all
         self._by_name = {constant.name: constant for constant in self._constants}
         self.flags = {flag: constant.kind is not bool
                       for constant in self._constants for flag in constant.flags}

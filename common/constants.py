@@ -15,6 +15,7 @@ import math
 import re
 import tokenize
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import UserError
 
@@ -123,7 +124,7 @@ def read(path, taken=()):
 
     Raises:
         UserError: a constant with a comment cannot be a flag, or has a value beyond its own
-            limits; the message begins with its line.
+            limits; the message begins with file and line.
     """
     with tokenize.open(path) as file:
         source = file.read()
@@ -144,7 +145,7 @@ def read(path, taken=()):
                 literal = ast.literal_eval(node.value)
         if names == ["ALG_NAME"]:
             algorithm = literal
-        if not comment or "PRESETS" in names or not any(map(_NAME.fullmatch, names)):
+        if not comment or not any(map(_NAME.fullmatch, names)):
             continue
         try:
             if type(literal) not in (int, float, bool, str):
@@ -164,7 +165,7 @@ def read(path, taken=()):
                 got = on_one_line(literal)
                 raise ValueError(f"{names[0]} must be {error}, got {got}") from None
         except ValueError as error:
-            raise UserError(f"line {node.lineno}: {error}") from None
+            raise UserError(f"{Path(path).name}, line {node.lineno}: {error}") from None
     return (ast.get_docstring(tree) or "").partition("\n")[0], algorithm, constants
 
 
