@@ -52,36 +52,10 @@ from common import networks
 from common.compiled import Compiler, compiled, joined
 from common.making import make
 from common.networks import check_choice, fan_in
+from common.noise import OrnsteinUhlenbeck
 from common.replay_buffer import check_sizes
 from common.testing import Testing
 from common.training import Training
-
-
-class OrnsteinUhlenbeck:
-    """The noise process of (6.1), dX = theta (mu - X) dt + sigma dW, of `size` dimensions.
-
-    It is sampled exactly: X(t + dt), given X(t), is normal with mean mu + (X(t) - mu) e^(-theta dt)
-    and variance sigma^2 (1 - e^(-2 theta dt)) / (2 theta), for steps dt of any size. The default
-    sigma, sqrt(2 theta), makes the stationary standard deviation 1.
-    """
-
-    def __init__(self, size, theta=0.15, sigma=None, mu=0.0, dt=1.0, generator=None):
-        self.size, self.mu = size, mu
-        self.generator = generator or np.random.default_rng()
-        sigma = np.sqrt(2 * theta) if sigma is None else sigma
-        self.decay = np.exp(-theta * dt)
-        self.scale = sigma * np.sqrt((1 - np.exp(-2 * theta * dt)) / (2 * theta))
-        self.reset()
-
-    def reset(self):
-        """Start again from the mean."""
-        self.x = np.full(self.size, self.mu)
-
-    def sample(self):
-        """Go on by dt; returns the new X, (size,)."""
-        noise = self.scale * self.generator.standard_normal(self.size)
-        self.x = self.mu + (self.x - self.mu) * self.decay + noise
-        return self.x
 
 
 class DDPG:
@@ -164,8 +138,8 @@ class DDPG:
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
 
-        # Ours: losses of the last update, with mean Q; what a resumed training goes on with beside the
-        # variables; compilation
+        # Ours: losses of the last update, with mean Q; what a resumed training goes on with
+        # beside the variables; compilation
         self.losses, self.loss_names = None, ["loss/critic", "loss/actor", "q/mean"]
         self.state_names = ["pointer", "stored", "var", "generator", "ou.x"]
         self.compiler = Compiler(self, eager, self._join, ("gamma", "tau", "reward_scale"))

@@ -70,9 +70,8 @@ class SoftQNetwork(Model):
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3, weight_init=WEIGHT_INIT):
         super().__init__()
         input_dim = num_inputs + num_actions
-        w_init = tf.random_uniform_initializer(-init_w, init_w)
-        if weight_init == "fan_in":
-            w_init = fan_in
+        uniform = tf.random_uniform_initializer(-init_w, init_w)
+        w_init = fan_in if weight_init == "fan_in" else uniform
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
