@@ -23,7 +23,7 @@ from common.errors import UserError
 
 def load_agent(algorithm, env_id, model_dir, preset="chapter"):
     """The module of an algorithm, with a preset's constants, and its agent, with saved weights."""
-    from common.environment import make
+    from common.making import make
 
     module = importlib.import_module(algorithm)
     if preset not in ("chapter", *module.PRESETS):

@@ -56,7 +56,7 @@ def main():
     import numpy as np
 
     from common import pendulum
-    from common.environment import make
+    from common.making import make
     from common.evaluation import TEST_STARTS, VALIDATION_STARTS
     from common.files import write_atomically
 

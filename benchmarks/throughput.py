@@ -63,7 +63,7 @@ class Ours:
         clock("import TensorFlow and TensorLayer")
         module = importlib.import_module(algorithm)
         clock("import the rest")
-        from common.environment import make
+        from common.making import make
 
         module.BATCH_SIZE = size["batch"]
         self.module, self.algorithm, self.updates = module, algorithm, size["updates"]

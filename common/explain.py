@@ -75,7 +75,7 @@ def _torques(actions, unit_actions):
 
 def _start(constants):
     """Angle and speed at which the first test episode starts."""
-    from common.environment import make  # late: not before the flags have been read
+    from common.making import make  # late: not before the flags have been read
 
     with contextlib.closing(make(constants["ENV_ID"])) as env:
         env.reset(seed=constants["RANDOM_SEED"])

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import io
-import math
 import tempfile
 import zlib
 from pathlib import Path
@@ -16,7 +15,6 @@ from common.files import write_atomically
 
 _GIF_SIDE = 250  # pixels, of the longer side, about: a picture is shrunk by a whole number
 _GIF_FPS = 15  # about, for the same reason
-_SAMPLE = 16  # how many frames' worth of pixels the colours are chosen from, about
 
 
 def path(image_dir, algorithm, env_id, preset="chapter"):
@@ -33,10 +31,8 @@ def check(path):
     if suffix not in (".gif", ".mp4"):
         raise UserError(f"--record {path}: the file's name must end in .gif or .mp4.")
     if suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError(
-            f"--record {path}: MP4 needs a package that is not installed; "
-            "pip install imageio-ffmpeg, or record a .gif."
-        )
+        step = "pip install imageio-ffmpeg, or record a .gif"
+        raise UserError(f"--record {path}: MP4 needs a package that is not installed; {step}.")
 
 
 class Film:
@@ -55,8 +51,7 @@ class Film:
         self.path = Path(path)
         self.fps = fps
         self._shape = None
-        # Compressed: the 201 frames of Pendulum are 150 MB, and 1.3 MB so.
-        self._frames = []
+        self._frames = []  # compressed: the 201 of Pendulum are 150 MB, and 1.3 MB so
 
     def add(self, frame):
         """Append a frame, uint8 of shape (height, width, 3), the same for all.
@@ -65,11 +60,10 @@ class Film:
             ValueError: it is something else.
         """
         frame = np.asarray(frame)
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"no picture, but {frame.dtype} of shape {frame.shape}")
-        if self._shape not in (None, frame.shape):
-            raise ValueError(f"a picture of shape {frame.shape} after {self._shape}")
-        self._shape = frame.shape
+        shape = self._shape or (*frame.shape[:2], 3)
+        if frame.dtype != np.uint8 or frame.shape != shape:
+            raise ValueError(f"{frame.dtype} of shape {frame.shape}, no picture of shape {shape}")
+        self._shape = shape
         self._frames.append(zlib.compress(frame.tobytes(), 1))
 
     def save(self):
@@ -96,58 +90,27 @@ class Film:
         numbers = range((count - 1) % step, count, step)
         # Each pixel is the mean of a square.
         pictures = [Image.fromarray(self._frame(number)).reduce(factor) for number in numbers]
-        first, *others = _with_one_palette(pictures)
+        # One picture of all, for one palette: with one for each, as imageio and Pillow write it,
+        # what stands still would flicker if it has more colours, and take three times the room.
+        strip = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures]))
+        width, height = pictures[0].size
+        boxes = [(0, top, width, top + height) for top in range(0, strip.height, height)]
+        first, *others = map(strip.quantize(256).crop, boxes)
         # GIF counts in 10 ms. Rounded one by one, frames of 67 ms would run 5 % fast or slow.
         times = np.rint(np.arange(len(pictures) + 1) * (100 * step / self.fps)) * 10
-        durations = np.diff(times).astype(int).tolist()
-        options = {"duration": durations, "loop": 0, "optimize": False}
+        options = {"duration": np.diff(times).astype(int).tolist(), "loop": 0, "optimize": False}
         first.save(file, "GIF", save_all=True, append_images=others, **options)
 
     def _write_mp4(self, file):
         import imageio.v2 as imageio
 
         # Every player takes h264 with colours at half the resolution, so in even sizes.
-        height, width, _ = self._shape
-        margins = (0, height % 2), (0, width % 2), (0, 0)
-        options = {"fps": self.fps, "codec": "libx264", "macro_block_size": 2}
-        options["ffmpeg_log_level"] = "quiet"
-        film = io.BytesIO()
+        options = {"codec": "libx264", "macro_block_size": 2, "ffmpeg_log_level": "quiet"}
+        film, options["fps"] = io.BytesIO(), self.fps
         broken = contextlib.suppress(OSError)  # of many lines, and not raised by every failure
         with broken, imageio.get_writer(film, ".mp4", mode="I", **options) as writer:
             for number in range(len(self._frames)):
-                writer.append_data(np.pad(self._frame(number), margins, mode="edge"))
+                writer.append_data(self._frame(number))
         if b"moov" not in film.getvalue():  # the table of contents, which comes last
             raise OSError(f"ffmpeg failed, perhaps {tempfile.gettempdir()} is full")
         file.write(film.getvalue())
-
-
-def _with_one_palette(pictures):
-    """The pictures (Pillow's, RGB) in the same 256 colours, chosen for all of them.
-
-    With a palette for each frame, as imageio and Pillow write it, what stands still would
-    flicker if it has more colours, and take three times the room.
-    """
-    from PIL import Image
-
-    # Of every picture, for colours may come and go; not every pixel, where they are many.
-    every = math.isqrt(len(pictures) // _SAMPLE) + 1
-    sample = np.concatenate([np.asarray(picture)[::every, ::every] for picture in pictures])
-    palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)
-
-    def indexed(picture):
-        # Dithered, a background would swarm with dots, no two frames the same.
-        return picture.quantize(palette=palette, dither=Image.Dither.NONE)
-
-    # Pillow takes a pixel to only about the nearest colour, its white to a light grey: so
-    # let each colour be the mean of the pixels that it stands for.
-    index = np.asarray(indexed(Image.fromarray(sample))).ravel()
-    count = np.bincount(index, minlength=256)
-    colours = np.resize(palette.getpalette(), (256, 3)).astype(float)
-    for channel in range(3):
-        total = np.bincount(index, sample[..., channel].ravel(), minlength=256)
-        np.divide(total, count, out=colours[:, channel], where=count > 0)
-    colours = np.rint(colours).astype(np.uint8).tobytes()
-    pictures = [indexed(picture) for picture in pictures]
-    for picture in pictures:
-        picture.putpalette(colours)
-    return pictures

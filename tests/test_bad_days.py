@@ -19,7 +19,7 @@ import tensorflow as tf
 from test_scripts import ROOT, SHORT, command, environment
 
 from common import report, signals
-from common.environment import make
+from common.making import make
 from common.errors import UserError
 
 

@@ -20,7 +20,7 @@ import ddpg
 import sac
 import td3
 from common import checkpoint
-from common.environment import make
+from common.making import make
 from common.errors import UserError
 from common.replay_buffer import ReplayBuffer
 

@@ -130,7 +130,7 @@ def test_the_environment_is_closed_whatever_it_raises(monkeypatch):
             self.closed = True
 
     env = Broken()
-    monkeypatch.setattr("common.environment.make", lambda env_id: env)
+    monkeypatch.setattr("common.making.make", lambda env_id: env)
     with pytest.raises(OSError, match="no simulator"):
         explain._start({"ENV_ID": "Pendulum-v1", "RANDOM_SEED": 2})
     assert env.closed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common import pendulum
-from common.environment import make
+from common.making import make
 from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
