@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import difflib
 import importlib.util
-import io
 import math
 import re
 import shutil
@@ -124,9 +123,9 @@ def parse(script, name):
     output.prepare()
     try:
         command = Command(script)
+        settings = command.read(sys.argv[1:])
     except UserError as error:
         Parser().exit(2, f"{error}\n")
-    settings = command.read(sys.argv[1:])
     output.errors_on_one_line(command.name, settings.verbose)
     signals.install()
     quiet.prepare(settings.verbose)
@@ -177,7 +176,8 @@ class Command:
         """The Settings of the words after the script's name.
 
         Raises:
-            SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
+            UserError: it names what is wrong; the message begins with the script's name.
+            SystemExit: after --help.
         """
         parser = self._parser()
         args, unknown = parser.parse_known_args(_words(argv, parser))
@@ -189,11 +189,7 @@ class Command:
             for constant in self._constants:
                 given = args.pop(constant.name, None)  # None: the flag was not used
                 if given is not None:
-                    try:
-                        values[constant.name] = constant.checked(given, typed=True)
-                    except ValueError as error:
-                        got = on_one_line(given)
-                        raise UserError(f"{constant.flag} must be {error}, got {got}") from None
+                    values[constant.name] = constant.checked(given, constant.flag, typed=True)
             if not (args["train"] or args["test"]):
                 parser.print_usage(sys.stderr)
                 raise UserError(
@@ -202,17 +198,8 @@ class Command:
             settings = self.settings(values, **args)
             _check_together(settings)
         except UserError as error:
-            parser.error(str(error))
+            raise UserError(f"{self.name}: {error}") from None
         return settings
-
-    def quietly(self, argv):
-        """As read(), but what is wrong is a UserError."""
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                return self.read(argv)
-        except SystemExit as error:
-            raise UserError(said.getvalue().strip().splitlines()[-1]) from error
 
     def _preset(self, preset):
         """The values of a preset, checked."""
@@ -224,12 +211,7 @@ class Command:
             where = f"the preset {preset} of {self.algorithm} in {defaults.__file__}"
             if name not in self._by_name:
                 raise UserError(f"{where} has {name}, which is no constant of {self.name}")
-            try:
-                self._by_name[name].checked(value)
-            except ValueError as error:
-                raise UserError(
-                    f"{where}: {name} must be {error}, got {on_one_line(value)}"
-                ) from None
+            self._by_name[name].checked(value, f"{where}: {name}")
         return presets[preset]
 
     def _parser(self):
@@ -327,7 +309,7 @@ class Parser(argparse.ArgumentParser):
         message = message.removeprefix("argument ")
         message = message.replace(": expected one argument", " needs a value")
         message = re.sub(": ignored explicit argument .*", " takes no value", message, flags=re.S)
-        self.exit(2, f"{self.prog}: {message}\n")
+        raise UserError(f"{self.prog}: {message}")
 
     def print_help(self, file=None):
         try:
