@@ -14,12 +14,13 @@ import itertools
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from common import output, pools, runs, signals
-from common.arguments import Parser, Script
+from common.arguments import Command, Parser
 from common.errors import UserError
 from common.files import check_writable, task_name, write_atomically
 from common.provenance import provenance
@@ -30,18 +31,39 @@ MOST_SEEDS, MOST_WORKERS = 10_000, 1000
 USUAL = {"--env": "Pendulum-v1", "--preset": "chapter", "--steps": "20000",
          "--evaluate-every": "1000", "--evaluation-episodes": "20"}
 # What the scripts take and a comparison does not -> why.
-_BY_ITSELF = "compare.py does so by itself, leave it out"
-_OF_ONE = "it shows one agent, give it to a script with "
 NOT_HERE = {
     "--episodes": "comparisons count steps, use --steps",
     "--seed": "comparisons take several, use --seeds such as 0-9",
     "--model-dir": "each run has a folder of its own in --runs-dir",
-    "--train": _BY_ITSELF, "--test": _BY_ITSELF, "--resume": _BY_ITSELF,
-    "--record": _OF_ONE + "--test", "--explain": _OF_ONE + "--test",
-    "--tensorboard": _OF_ONE + "--train",
-    "--eager": "runs of a comparison are compiled, leave it out",
-    "--verbose": "what a run prints is in log.txt of its folder in --runs-dir",
 }
+
+
+def _seeds(word):
+    """The seeds that a word such as 7 or 0-9 means."""
+    found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if not first <= last < 2**32:
+        raise argparse.ArgumentTypeError("must be whole numbers or upward ranges such as 0-9, in "
+                                         f"[0, {2**32 - 1}], got {word!r:.40}")
+    if last - first >= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{word} has more than {MOST_SEEDS} seeds in it")
+    return range(first, last + 1)
+
+
+def _workers(word):
+    """A number of runs at a time."""
+    if not re.fullmatch(r"\d{1,9}", word) or not 1 <= int(word) <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number in [1, {MOST_WORKERS}], got {word!r:.40}")
+    return int(word)
+
+
+def _name(word):
+    """Part of a file's name, on Linux, macOS and Windows."""
+    if not re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]+', word) or len(os.fsencode(word)) > 200:
+        raise argparse.ArgumentTypeError(
+            f"must be a name for files, not a path and not long, got {word!r:.40}")
+    return word
 
 
 def parse(argv):
@@ -56,57 +78,32 @@ def parse(argv):
     )
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", default=ALGORITHMS,
                         choices=ALGORITHMS, help="of ddpg, td3, sac (default: all)")
-    parser.add_argument("--seeds", nargs="+", default=["0-9"], metavar="N",
+    parser.add_argument("--seeds", nargs="+", type=_seeds, default=[range(10)], metavar="N",
                         help="such as 0-9 or 1 2 5 (default: 0-9)")
-    parser.add_argument("--workers", default=min(os.cpu_count() or 1, MOST_WORKERS), metavar="N",
+    parser.add_argument("--workers", type=_workers, metavar="N",
+                        default=min(os.cpu_count() or 1, MOST_WORKERS),
                         help="runs at a time (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
                         help="run on the Ray cluster there (default: one on this machine); "
                         "the module of an --env module:ID must be installed on each node")
-    parser.add_argument("--name", help="of the results (default: the environment and what varies)")
+    parser.add_argument("--name", type=_name,
+                        help="of the results (default: the environment and what varies)")
     parser.add_argument("--runs-dir", default="runs/compare", metavar="DIR",
                         help="folder of the runs (default: runs/compare)")
     parser.add_argument("--image-dir", default="image", metavar="DIR",
                         help="folder of the picture and the tables (default: image)")
-    known, rest = [], {}
-    own = {"-h", *parser._option_string_actions}
-    where = known
-    for word in argv:
+    args, others = parser.parse_known_args(argv)
+    given = {}
+    for word in others:
         flag, has_value, value = word.partition("=")
-        if flag in own:
-            where = known
-            known.append(word)
-        elif word.startswith("--"):
-            where = rest[flag] = [value] if has_value else []
+        if flag.startswith("--"):
+            values = given[flag] = [value] if has_value else []
+        elif not given:
+            parser.error(f"{word!r:.40} belongs to no flag")
         else:
-            where.append(word)
-    args = parser.parse_args(known)
-    try:
-        args.workers = int(args.workers)
-    except ValueError:
-        parser.error(f"--workers must be a whole number, got {args.workers!r:.40}")
-    if not 1 <= args.workers <= MOST_WORKERS:
-        parser.error(f"--workers must be in [1, {MOST_WORKERS}], got {args.workers}")
-    seeds = []
-    for word in args.seeds:
-        found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
-        if not found:
-            parser.error(f"--seeds must be whole numbers or ranges such as 0-9, got {word!r:.40}")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first:
-            parser.error(f"--seeds {word} has no seed in it: a range goes upwards, such as 0-9")
-        if last > 2**32 - 1:
-            parser.error(f"--seeds must be in [0, {2**32 - 1}], got {last}")
-        if len(seeds) + last - first >= MOST_SEEDS:
-            parser.error(f"--seeds has more than {MOST_SEEDS} seeds in it: give fewer")
-        seeds += range(first, last + 1)
-    args.seeds = list(dict.fromkeys(seeds))
-    name = args.name  # in a file's name, on Linux, macOS and Windows
-    if name is not None and (
-        not re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]+', name) or len(os.fsencode(name)) > 200
-    ):
-        parser.error(f"--name must be a name for files, not a path and not long, got {name!r:.40}")
-    return args, rest
+            values.append(word)
+    args.seeds = list(dict.fromkeys(itertools.chain(*args.seeds)))
+    return args, given
 
 
 def varied(given):
@@ -115,116 +112,107 @@ def varied(given):
 
 
 def settings_of(args, given):
-    """What to compare: dict from a label to (script's name, flags, preset, constants).
+    """What to compare: a Run of each setting, without its seed, and whether some are left out.
 
-    The second value tells whether some settings were refused, and said so.
+    Those that are left out, because a script refuses them, have been said.
 
     Raises:
         UserError: no script knows a flag, a value is missing, or no setting is valid.
     """
-    scripts = {name: Script(runs.ROOT / f"{name}.py") for name in args.algorithms}
+    scripts = {f"{name}.py": Command(runs.ROOT / f"{name}.py") for name in args.algorithms}
+    takes_value = {"--preset": True}
+    for script in scripts.values():
+        takes_value |= script.flags
     for flag, values in given.items():
         if flag in NOT_HERE:
             raise UserError(f"{flag}: {NOT_HERE[flag]}")
-        takes_value = {script.flags[flag] for script in scripts.values() if flag in script.flags}
-        takes_value |= {True} if flag == "--preset" else set()
-        if not takes_value:
-            names = ", ".join(f"{name}.py" for name in scripts)
-            raise UserError(f"{flag} is no flag to compare of {names}; --help of each lists them")
-        if True in takes_value and not values:
-            raise UserError(f"{flag} needs a value")
-        if takes_value == {False} and values:
-            raise UserError(f"{flag} takes no value")
+        if flag not in takes_value:
+            raise UserError(f"{flag} is no constant of {', '.join(scripts)}, to be compared")
+        if takes_value[flag] != bool(values):
+            raise UserError(f"{flag} {'needs a' if takes_value[flag] else 'takes no'} value")
     if len(given.get("--env", [])) > 1:
         raise UserError("--env takes one environment: compare on another with another command")
     flags = {**{flag: [value] for flag, value in USUAL.items()}, **given}
-    found, refused = {}, []
+    settings, left_out = [], False
     for name, script in scripts.items():
+        code = provenance(runs.ROOT / name, flags["--env"][0])
         usable = {f: v or [None] for f, v in flags.items() if f in script.flags or f == "--preset"}
         for values in itertools.product(*usable.values()):
             chosen = dict(zip(usable, values))
-            words = [word for pair in chosen.items() for word in pair if word is not None]
-            differing = [f"{f[2:]} {chosen[f]}" for f in varied(given) if f in chosen]
-            label = ", ".join([name.upper(), *differing])
+            words = tuple(word for pair in chosen.items() for word in pair if word is not None)
+            label = ", ".join([name[:-3].upper(), *(f"{flag[2:]} {chosen[flag]}" for flag in
+                                                    varied(given) if flag in chosen)])
             try:
-                constants = script.constants(["--train", *words])
+                constants = dict(script.quietly(["--train", *words]).everything)
+                new = runs.Run(name, words, None, chosen["--preset"], constants, label, code)
+                for other in settings:
+                    if (other.setting, other.preset) == (new.setting, new.preset):
+                        raise UserError(f"it gives the same runs as {other.label}")
             except UserError as error:
-                refused.append(f"{label} is left out: {error}")
+                print(f"compare.py: {label} is left out: {error}", file=sys.stderr)
+                left_out = True
                 continue
-            if not (constants["TRAIN_STEPS"] and constants["EVALUATE_EVERY"]):
-                raise UserError("--steps and --evaluate-every must be larger than 0 to compare")
-            if constants["EVALUATE_EVERY"] > constants["TRAIN_STEPS"]:
-                raise UserError("--evaluate-every must not be larger than --steps, or nothing is "
-                                "seen of the learning")
-            same = [other for other, (*_, preset, theirs) in found.items() if
-                    (preset, runs.parts(theirs)) == (chosen["--preset"], runs.parts(constants))]
-            if same:
-                refused.append(f"{label} is left out: it gives the same runs as {same[0]}")
-                continue
-            found[label] = f"{name}.py", tuple(words), chosen["--preset"], constants
-    for line in refused:
-        print(f"compare.py: {line}", file=sys.stderr)
-    if not found:
+            if not 1 <= constants["EVALUATE_EVERY"] <= constants["TRAIN_STEPS"]:
+                raise UserError("--evaluate-every must be in [1, --steps], or nothing is seen of "
+                                "the learning")
+            settings.append(new)
+    if not settings:
         raise UserError("no setting is left to train")
-    return found, bool(refused)
+    return settings, left_out
 
 
 def all_runs(settings, seeds):
     """A Run for each setting and seed; seed by seed, so that early pictures are fair."""
-    of = {script: provenance(runs.ROOT / script, constants["ENV_ID"])
-          for script, _, _, constants in settings.values()}
     return [
-        runs.Run(script, flags, seed, preset, {**constants, "RANDOM_SEED": seed}, label, of[script])
-        for seed in seeds
-        for label, (script, flags, preset, constants) in settings.items()
+        replace(one, seed=seed, constants={**one.constants, "RANDOM_SEED": seed})
+        for seed in seeds for one in settings
     ]
 
 
-def train(todo, pool, runs_dir, finished, total):
+def train(todo, args, finished, total):
     """Execute the runs, with one display for all; returns a line for each that failed.
 
     finished: dict from run to result, to which theirs are added.
     """
-    steps, failed = {}, []
-    with contextlib.closing(pools.execute_all(todo, runs_dir, pool)) as events, tqdm(
+    steps, failed = dict.fromkeys(todo, 0), []
+    pool = pools.local(args.workers) if args.ray is None else pools.on_ray(args.ray or None)
+    with pool as (at_a_time, execute), contextlib.closing(
+        pools.execute_all(todo, args.runs_dir, at_a_time, execute)
+    ) as events, tqdm(
         total=sum(run.steps for run in todo), unit=" steps", unit_scale=True, disable=None,
         file=sys.stdout, dynamic_ncols=True,
     ) as bar:
-        def say(line):
-            with tqdm.external_write_mode(file=sys.stdout):
-                print(line, flush=True)
-
-        def advance(run, to):
-            bar.update(min(to, run.steps) - steps.get(run, 0))
-            steps[run] = min(to, run.steps)
-
         for run, what, value in events:
-            if what == "steps":
-                advance(run, value)
-            elif what == "held":
-                say(f"Another comparison is working on {value} of these runs; waiting for them.")
+            line = ""
+            if what == "held":
+                line = f"Another comparison is working on {value} of these runs; waiting for them."
             elif what == "retry":
-                say(f"{run}: {value}; tried once more")
+                line = f"{run}: {value}; tried once more"
             elif what == "failed":
-                failed.append(f"{run} failed: {value}")
-                say(failed[-1])
-                advance(run, run.steps)
-            else:
+                line = f"{run} failed: {value}"
+                failed.append(line)
+            elif what == "result":
                 finished[run] = value
-                advance(run, run.steps)
                 done = f"{len(finished)} of {total}"
                 bar.set_postfix_str(f"{done} runs")
                 mean = sum(value["test_returns"]) / len(value["test_returns"])
-                say(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
+                line = f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})"
+            if what in ("steps", "failed", "result"):
+                before = steps[run]
+                steps[run] = min(value, run.steps) if what == "steps" else run.steps
+                bar.update(steps[run] - before)
+            if line:
+                with tqdm.external_write_mode(file=sys.stdout):
+                    print(line, flush=True)
     return failed
 
 
 def command(args, given):
     """The command that gives the same results, wherever they are kept."""
-    seeds = args.seeds
-    in_a_row = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    first, last = args.seeds[0], args.seeds[-1]
+    in_a_row = last > first and args.seeds == list(range(first, last + 1))
     words = ["python compare.py", "--algorithms", *args.algorithms, "--seeds"]
-    words += [f"{seeds[0]}-{seeds[-1]}"] if in_a_row else map(str, seeds)
+    words += [f"{first}-{last}"] if in_a_row else map(str, args.seeds)
     for flag, values in given.items():
         words += [flag, *values]
     return " ".join(words)
@@ -238,100 +226,68 @@ def report(settings, finished, args, given):
     from common import comparison  # late: SciPy takes a while, and --help need not wait
     from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
 
-    measured = {}
-    for run, result in finished.items():
-        measured.setdefault(run.label, []).append(result)
-    measured = {label: measured[label] for label in settings if label in measured}
-    if not measured:
+    if not finished:
         raise UserError("no run has finished: there is nothing to compare yet")
-    constants = [constants for *_, constants in settings.values()]
-    env_id, presets = constants[0]["ENV_ID"], sorted({preset for _, _, preset, _ in
-                                                      settings.values()})
-    every = max(c["EVALUATE_EVERY"] for c in constants)
-    starts = VALIDATION_STARTS[: constants[0]["EVALUATION_EPISODES"]]
-    parts = [task_name(env_id), *(p for p in presets if p != "chapter")]
-    parts += [flag[2:] for flag in varied(given) if flag != "--preset"]
-    name = args.name or "_".join(parts)[:100]
-    folder = Path(args.image_dir)
+    measured = {one.label: [result for run, result in finished.items() if run.label == one.label]
+                for one in settings}
+    measured = {label: results for label, results in measured.items() if results}
+    constants, presets = settings[0].constants, sorted({one.preset for one in settings})
+    env_id, every = constants["ENV_ID"], max(one.constants["EVALUATE_EVERY"] for one in settings)
+    name = [task_name(env_id), *(preset for preset in presets if preset != "chapter"),
+            *(flag[2:] for flag in varied(given) if flag != "--preset")]
+    path = Path(args.image_dir) / f"compare_{args.name or '_'.join(name)[:100]}"
+    picture, *tables = (path.with_name(path.name + end) for end in (".png", ".md", ".csv"))
     rows = comparison.table(measured, every)
-    best = optimum(env_id, TEST_STARTS)
-    table = comparison.as_markdown(rows, best)
-    files = {folder / f"compare_{name}.md": f"`{command(args, given)}`\n\n{table}",
-             folder / f"compare_{name}.csv": comparison.as_csv(rows)}
-    for path, text in files.items():
-        content = text.encode("utf-8", "backslashreplace")
-        write_atomically(path, lambda file, content=content: file.write(content))
+    table = comparison.as_markdown(rows, optimum(env_id, TEST_STARTS))
+    texts = f"`{command(args, given)}`\n\n{table}", comparison.as_csv(rows)
+    for file, text in zip(tables, texts):
+        write_atomically(file, lambda opened, text=text: opened.write(text.encode()))
     title = f"{env_id}, {' and '.join(presets)} constants: IQM over seeds, 95 % interval"
-    picture = folder / f"compare_{name}.png"
     # An algorithm looks the same in every picture, unless something else is compared.
     styles = [ALGORITHMS.index(label.lower()) for label in measured if label.lower() in ALGORITHMS]
-    styles = styles if len(styles) == len(measured) else None
-    comparison.draw(picture, measured, every, title, optimum(env_id, starts), styles)
+    best = optimum(env_id, VALIDATION_STARTS[: constants["EVALUATION_EPISODES"]])
+    comparison.draw(picture, measured, every, title, best,
+                    styles if len(styles) == len(measured) else None)
     print("\n" + table)
-    for path in (picture, *files):
-        print(f"Saved {path}")
+    for file in (picture, *tables):
+        print(f"Saved {file}")
 
 
 def main(argv):
     """Returns the exit status: 1 if a setting or a run is missing from the results."""
     args, given = parse(argv)
-    settings, refused = settings_of(args, given)
+    settings, left_out = settings_of(args, given)
     check_writable(args.image_dir, "--image-dir")
-    everything, finished = all_runs(settings, args.seeds), {}
+    everything, finished, failed = all_runs(settings, args.seeds), {}, []
     for run in everything:
         try:
             result = runs.result(run, args.runs_dir)
+            finished |= {run: result} if result else {}
         except UserError as error:
             print(f"compare.py: {error}: this run is made anew", file=sys.stderr)
-            continue
-        if result:
-            finished[run] = result
     print(f"Runs: {len(everything)}, finished already: {len(finished)}", flush=True)
-    todo, failed = [run for run in everything if run not in finished], []
+    todo = [run for run in everything if run not in finished]
     if todo:
         check_writable(args.runs_dir, "--runs-dir")
         stale = runs.of_other_code(todo, args.runs_dir)
         if stale:
             print(f"{stale} of the others have finished with other code or packages; these results "
                   f"stay in {args.runs_dir} and are not used.", flush=True)
-        pool = pools.Local(args.workers) if args.ray is None else pools.OnRay(args.ray or None)
-        signals.install()  # Ray has its own way with them
-        signals.hold()  # or a run could be started, and nobody would end it
-        try:
-            failed = train(todo, pool, args.runs_dir, finished, len(everything))
-        finally:
-            stopped = signals.release()
-            if stopped:
-                raise stopped
+        failed = train(todo, args, finished, len(everything))
     report(settings, {run: finished[run] for run in everything if run in finished}, args, given)
     for line in failed:
         print(f"compare.py: {line}; the same command tries again", file=sys.stderr)
-    return int(bool(failed) or refused)
-
-
-def run_as_script():
-    """main() with the exit status, and one line at most for whatever ends it early."""
-    signals.install()
-    output.prepare()
-    status = 1
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except signals.Stopped as stopped:
-        status, line = stopped.code, "stopped; what is finished is kept: the same command goes on"
-    except UserError as error:
-        line = " ".join(str(error).split())
-    except OSError as error:
-        line = output.lost(error)
-        if not line:
-            raise
-        line += "; what is finished is kept"
-    else:
-        sys.exit(status)
-    with contextlib.suppress(OSError):
-        print(f"compare.py: {line}", file=sys.stderr)
-    sys.exit(status)
+    return int(bool(failed) or left_out)
 
 
 if __name__ == "__main__":
-    run_as_script()
+    output.prepare()
+    output.errors_on_one_line("compare.py", verbose=False)
+    signals.install()
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except signals.Stopped:
+        with contextlib.suppress(OSError):
+            print("compare.py: stopped; what is finished is kept: the same command goes on",
+                  file=sys.stderr)
+        raise

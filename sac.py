@@ -213,8 +213,8 @@ class SAC:
         self.policy_optimizer = tf.optimizers.Adam(policy_lr)
         self.alpha_optimizer = tf.optimizers.Adam(alpha_lr)
 
-        # Ours: losses of the last update, with mean Q and alpha; what a resumed training goes on with
-        # beside the variables; compilation
+        # Ours: losses of the last update, with mean Q and alpha; what a resumed training goes on
+        # with beside the variables; compilation
         self.losses = None
         self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "loss/alpha", "q/mean", "alpha"]
         self.state_names = ["replay_buffer", "policy_net.generator"]

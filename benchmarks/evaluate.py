@@ -11,37 +11,38 @@ worst return; on Pendulum also the best possible mean (pendulum_optimum.py).
 import argparse
 import contextlib
 import importlib
+import io
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from common import quiet
+from common.arguments import Command
 from common.constants import options_of
 from common.errors import UserError
 
+ROOT = Path(__file__).parent.parent
 
-def load_agent(algorithm, env_id, model_dir, preset="chapter"):
-    """The module of an algorithm, with a preset's constants, and its agent, with saved weights."""
+
+def load_agent(settings):
+    """The agent of a script with these Settings, with its saved weights."""
+    from common import networks
     from common.making import make
 
-    module = importlib.import_module(algorithm)
-    if preset not in ("chapter", *module.PRESETS):
-        raise UserError(f"--preset {preset}: {algorithm}.py has {', '.join(module.PRESETS)}")
-    vars(module).update(module.PRESETS.get(preset, {}))
-    env = make(env_id, unit_actions=module.UNIT_ACTIONS)
-    module.ENV_ID, module.MODEL_DIR, module.args.preset = env.env_id, model_dir, preset
+    module = importlib.import_module(settings.script.stem)
+    env = make(settings.env_id, unit_actions=settings.unit_actions)
     env.close()  # a simulator may run only once
-    state_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
-    agent_class, action_range = getattr(module, module.ALG_NAME), env.action_space.high
-    options = options_of(agent_class, vars(module))
-    if algorithm != "ddpg":
-        options["replay_buffer"] = module.ReplayBuffer(module.REPLAY_BUFFER_SIZE)
-    agent = agent_class(
-        state_dim=state_dim, action_dim=action_dim, action_range=action_range, **options
-    )
-    agent.load()
-    return module, agent
+    options = options_of(getattr(module, settings.algorithm), settings.everything)
+    if settings.algorithm != "DDPG":
+        options["replay_buffer"] = module.ReplayBuffer(1)
+    with contextlib.redirect_stdout(io.StringIO()):  # the networks it prints, within a table
+        agent = getattr(module, settings.algorithm)(
+            state_dim=env.observation_space.shape[0], action_dim=env.action_space.shape[0],
+            action_range=env.action_space.high, **options,
+        )
+    networks.load(agent, settings)
+    return agent
 
 
 def main():
@@ -61,12 +62,16 @@ def main():
     print(f"| {args.env} | mean return | worst return |\n|---|---|---|")
     try:
         for algorithm in args.algorithms:
-            module, agent = load_agent(algorithm, args.env, args.model_dir, args.preset)
-            played = Evaluation(module.ENV_ID, module.MAX_STEPS, module.UNIT_ACTIONS)
+            settings = Command(ROOT / f"{algorithm}.py").quietly(
+                ["--test", "--env", args.env, "--preset", args.preset,
+                 "--model-dir", args.model_dir])
+            agent = load_agent(settings)
+            limit = settings.constants["MAX_STEPS"]
+            played = Evaluation(settings.env_id, limit, settings.unit_actions)
             with contextlib.closing(played) as evaluation:
                 returns = evaluation.returns(agent, TEST_STARTS[: args.starts])
             mean, worst = sum(returns) / len(returns), min(returns)
-            print(f"| {module.ALG_NAME} | {mean:.1f} | {worst:.1f} |", flush=True)
+            print(f"| {settings.algorithm} | {mean:.1f} | {worst:.1f} |", flush=True)
     except UserError as error:
         sys.exit(f"{parser.prog}: {error}")
     best = optimum(args.env, TEST_STARTS[: args.starts])

@@ -21,23 +21,65 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from common import quiet
+import numpy as np
+
+from common import pendulum, quiet
 
 ROWS = {201: [100], 401: [100], 801: [100, 300]}  # speeds of each grid: widths of the beam
 N_TORQUES = 21
 GAMMAS = [0.9, 0.99]  # of the chapter's agents
+# Multiples of 1/8 pass float32 unchanged, so the environment computes the same states, bit for
+# bit; without that, the unstable pendulum would soon be elsewhere.
+_TORQUES = np.arange(-16, 17) / 8
+_CELL = np.array([0.016, 0.064])  # rad and rad/s; about the pendulum's own ratio, sqrt(15)
 
 
 def greedy_return(values, angle, speed, gamma=1.0):
     """Returns, not discounted, of episodes that follow values[t] greedily in step t."""
-    from common import pendulum
-
     total = 0.0
     for value in values:
         torque = pendulum.greedy_torques(value, angle, speed, gamma)
         angle, speed, reward = pendulum.step(angle, speed, torque)
         total = total + reward
     return total
+
+
+def best_episode(values, angle, speed, width):
+    """The best episode that a beam search finds, in the real dynamics, not on a grid.
+
+    A greedy step trusts the interpolated value, which is too high where only just enough
+    torque is at hand to come up at once. The search goes on from many states instead: from
+    each it tries 33 torques, and keeps the `width` states that are best by the rewards so
+    far plus the value, and of states that are nearly equal only the best.
+
+    Args:
+        values: of pendulum.value_functions() with gamma 1, one more than the episode has steps.
+        angle, speed: the start state, two numbers.
+        width: how many states are kept.
+
+    Returns:
+        (the return, float; the torques of the episode, float64 (steps,)).
+    """
+    angle, speed, total = np.array([angle]), np.array([speed]), np.zeros(1)
+    steps = []  # for each: where the kept states came from, and by which torque
+    for value in values[-2::-1]:
+        next_angle, next_speed, reward = pendulum.step(angle[:, None], speed[:, None], _TORQUES)
+        reward = total[:, None] + reward
+        next_angle, next_speed, reward = next_angle.ravel(), next_speed.ravel(), reward.ravel()
+        worth = reward + pendulum.interpolate(value, next_angle, next_speed)
+        order = np.argsort(-worth)[: 8 * width]
+        cell = np.floor(np.stack([next_angle[order], next_speed[order]], 1) / _CELL)
+        number = (cell @ [2**20, 1]).astype(np.int64)
+        _, first = np.unique(number, return_index=True)  # the best of each cell
+        kept = order[np.sort(first)[:width]]
+        angle, speed, total = next_angle[kept], next_speed[kept], reward[kept]
+        steps.append(np.divmod(kept, len(_TORQUES)))
+    state = best = total.argmax()
+    torques = []
+    for parents, numbers in reversed(steps):
+        torques.append(_TORQUES[numbers[state]])
+        state = parents[state]
+    return float(total[best]), np.array(torques[::-1])
 
 
 def play(env, seed, torques):
@@ -53,12 +95,9 @@ def main():
     parser.add_argument("--out", type=Path, default=file, help=f"default: {file.name}")
     args = parser.parse_args()
     quiet.prepare(verbose=False)
-    import numpy as np
-
-    from common import pendulum
-    from common.making import make
     from common.evaluation import TEST_STARTS, VALIDATION_STARTS
     from common.files import write_atomically
+    from common.making import make
 
     env = make("Pendulum-v1")
     seeds = [*TEST_STARTS, *VALIDATION_STARTS[:100]]
@@ -85,7 +124,7 @@ def main():
         greedy = greedy_return(values[-2::-1], *states.T)
         for width in widths:
             returns = [
-                play(env, seed, pendulum.best_episode(values, *state, width)[1])
+                play(env, seed, best_episode(values, *state, width)[1])
                 for seed, state in zip(seeds, states)
             ]
             means = {"value": both(value), "greedy": both(greedy), "beam": both(returns)}

@@ -9,7 +9,6 @@ import math
 import operator
 import os
 import random
-from pathlib import Path
 
 import numpy as np
 

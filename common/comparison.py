@@ -8,18 +8,21 @@ et al., 2021, "Deep reinforcement learning at the edge of the statistical precip
 
 import csv
 import io
-import itertools
 
 import numpy as np
 from scipy import integrate, stats
 
-from common.curve import matplotlib_parts
-from common.files import write_atomically
+from common import curve
 
-COLUMNS = ("setting", "seeds", "mean", "IQM", "95 % interval", "worst seed", "area", "seconds")
 # Okabe and Ito's, which colour-blind people can tell apart; the dashes are for grey printers.
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 _DASHES = ["-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1, 1, 1)), (0, (1, 1))]
+_HEAD = """\
+| setting | seeds | mean | IQM | 95 % interval | worst seed | area | seconds |
+|---|---|---|---|---|---|---|---|
+"""
+_ROW = ("| {setting} | {seeds} | {mean:.1f} | {IQM:.1f} | {low:.1f} to {high:.1f} "
+        "| {worst_seed:.1f} | {area:.1f} | {seconds:.1f} |\n")
 
 
 def iqm(values, axis=0):
@@ -68,51 +71,41 @@ def curves(results, every):
 
 
 def table(settings, every):
-    """A row for each setting, as COLUMNS says.
+    """A row for each setting: list of dict.
 
-    mean, IQM, its interval and worst are over seeds, of the mean return of the weights that
-    were kept from the 100 test starts. area is the mean height of the learning curve.
-    seconds is the median time of a training, evaluations left out.
+    mean, IQM, its interval (low, high) and worst_seed are over seeds, of the mean return of
+    the weights that were kept from the 100 test starts. area is the mean height of the learning
+    curve. seconds is the median time of a training, evaluations left out.
 
     Args:
         settings: dict from label to list of results.
         every: as for curves().
-
-    Returns:
-        list of list of str and float.
     """
     rows = []
     for label, results in settings.items():
         kept = np.array([np.mean(result["test_returns"]) for result in results])
-        low, high = interval(kept)
+        low, high = map(float, interval(kept))
         steps, returns = curves(results, every)
-        area = integrate.trapezoid(returns, steps, axis=1) / steps[-1]
+        area = np.mean(integrate.trapezoid(returns, steps, axis=1) / steps[-1])
         seconds = np.median([result["seconds"] for result in results])
-        rows.append([label, len(results), kept.mean(), float(iqm(kept)), (float(low), float(high)),
-                     kept.min(), float(np.mean(area)), float(seconds)])
+        rows.append({"setting": label, "seeds": len(results), "mean": kept.mean(),
+                     "IQM": float(iqm(kept)), "low": low, "high": high, "worst_seed": kept.min(),
+                     "area": float(area), "seconds": float(seconds)})
     return rows
 
 
 def as_markdown(rows, optimum=None):
     """The rows of table() as a Markdown table, str; optimum: the best mean possible, or None."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    for label, seeds, mean, middle, (low, high), worst, area, seconds in rows:
-        cells = [label, str(seeds), f"{mean:.1f}", f"{middle:.1f}", f"{low:.1f} to {high:.1f}",
-                 f"{worst:.1f}", f"{area:.1f}", f"{seconds:.1f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    if optimum is not None:
-        lines.append(f"| best possible | | {optimum:.1f} |" + " |" * (len(COLUMNS) - 3))
-    return "\n".join(lines) + "\n"
+    best = "" if optimum is None else f"| best possible | | {optimum:.1f} | | | | | |\n"
+    return _HEAD + "".join(map(_ROW.format_map, rows)) + best
 
 
 def as_csv(rows):
     """The rows of table() as CSV, str, with all digits."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [name.replace("95 % interval", "low,high") for name in COLUMNS]
-    writer.writerow(",".join(names).replace(" ", "_").split(","))
-    for row in rows:
-        writer.writerow([*row[:4], *row[4], *row[5:]])
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -126,26 +119,20 @@ def draw(path, settings, every, title, optimum=None, styles=None):
         optimum: the best mean return from the validation starts, or None: no line.
         styles: which colour and dashes each setting has, a list of int; None: 0, 1, 2...
     """
-    style, Figure = matplotlib_parts()
-    with style.context("default"):
-        figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
+    with curve.new_figure(12, 7.5) as figure:
         axes = figure.add_subplot()
-        for i, (label, results) in zip(styles or itertools.count(), settings.items()):
-            colour, dashes = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
+        for i, (label, results) in zip(styles or range(len(settings)), settings.items()):
+            look = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _DASHES[i % len(_DASHES)]}
             steps, returns = curves(results, every)
-            low, high = interval(returns)
-            axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-            middle = iqm(returns)
-            n = len(results)
-            seeds = f"{n} seed{'s' * (n > 1)}"
-            axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=2.5,
-                      label=f"{label} ({seeds})")
+            axes.fill_between(steps, *interval(returns), color=look["color"], alpha=0.2,
+                              linewidth=0)
+            seeds = f"{len(results)} seed{'s' * (len(results) > 1)}"
+            axes.plot(steps, iqm(returns), **look, linewidth=2.5, label=f"{label} ({seeds})")
         if optimum is not None:
             axes.axhline(optimum, color="0.3", linestyle="--", linewidth=1.5)
             label = f"best possible: {optimum:.0f}".replace("-", "\N{MINUS SIGN}")
-            axes.annotate(label, (1, optimum), (-4, 5), fontsize=13,
-                          xycoords=("axes fraction", "data"), textcoords="offset points",
-                          ha="right", color="0.3")
+            axes.annotate(label, (1, optimum), (-4, 5), ("axes fraction", "data"),
+                          "offset points", ha="right", color="0.3", fontsize=13)
         axes.set_title(title, fontsize=19, pad=12)
         axes.set_xlabel("environment steps", fontsize=16)
         axes.set_ylabel("return of the greedy policy", fontsize=16)
@@ -156,5 +143,4 @@ def draw(path, settings, every, title, optimum=None, styles=None):
         axes.legend(fontsize=14, loc="best", framealpha=0.9)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        options = {"format": "png", "metadata": {"Software": None}}
-        write_atomically(path, lambda file: figure.savefig(file, **options))
+        curve.save_figure(path, figure)

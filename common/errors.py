@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""What is said to the person at the keyboard when something is wrong, always on one line."""
 
 
 class UserError(Exception):
@@ -7,3 +7,19 @@ class UserError(Exception):
     The message is one line that names the flag or file at fault and the next
     step. Scripts print it without a traceback and exit with status 1.
     """
+
+
+def one_line(thing, limit=400):
+    """A path, a value or what an error says, as part of one line that any terminal shows.
+
+    Args:
+        thing: anything; of an OSError, the system's words are taken.
+        limit: how many characters are shown; longer ones lose their middle.
+    """
+    text = str(thing)
+    if isinstance(thing, BaseException):
+        words = getattr(thing, "strerror", None) or text or type(thing).__name__
+        text = " ".join(words.split())
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}...{text[-limit // 4 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

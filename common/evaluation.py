@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.making import make
 from common.errors import UserError
 from common.files import plain_env_id
+from common.making import make
 
 _BEST = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
 

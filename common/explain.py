@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 
 from common import curve, pendulum
-from common.files import plain_env_id, write_atomically
+from common.files import plain_env_id
 
 N_ANGLES, N_SPEEDS, N_TORQUES = 200, 201, 21  # a grid that takes a few seconds
 
@@ -21,7 +21,7 @@ def path(image_dir, algorithm, env_id, preset="chapter"):
     return beside.with_name(f"{beside.stem}_explained.png")
 
 
-def save(agent, args, constants):
+def save(agent, settings):
     """Draw policy and Q over angle and speed, learned and best; prints where the picture is.
 
     Best are the policy and the value that dynamic programming gives for the agent's own
@@ -30,57 +30,62 @@ def save(agent, args, constants):
 
     Args:
         agent: has greedy_actions(states) and q_values(states, actions).
-        args: what arguments.parse() returned.
-        constants: the script's globals().
+        settings: what arguments.parse() returned.
 
     Raises:
         UserError: the file cannot be written.
     """
-    gamma, unit_actions = constants["GAMMA"], constants["UNIT_ACTIONS"]
+    gamma = settings.constants["GAMMA"]
     angles, speeds = np.broadcast_arrays(*pendulum.grid(N_ANGLES, N_SPEEDS))
-    states = np.stack([np.cos(angles), np.sin(angles), speeds], -1).astype(np.float32)
-    states = states.reshape(-1, 3)
-    actions = agent.greedy_actions(states)
-    value = agent.q_values(states, actions).reshape(angles.shape)
-    policy = _torques(actions, unit_actions).reshape(angles.shape)
-
     *_, following, best_value = pendulum.value_functions(
         N_ANGLES, N_SPEEDS, N_TORQUES, gamma=gamma
     )
-    best_policy = pendulum.greedy_torques(following, angles, speeds, gamma)
 
     def learned(angle, speed):
-        state = np.float32([[np.cos(angle), np.sin(angle), speed]])
-        return _torques(agent.greedy_actions(state), unit_actions)[0]
+        actions = agent.greedy_actions(_states(angle, speed)).reshape(np.shape(angle))
+        limit = pendulum.TORQUE_LIMIT
+        return np.clip(actions * (limit if settings.unit_actions else 1), -limit, limit)
 
     def best(angle, speed):
-        return pendulum.greedy_torques(following, np.array(angle), np.array(speed), gamma)
+        return pendulum.greedy_torques(following, angle, speed, gamma)
 
-    start = _start(constants)
+    states = _states(angles, speeds)
+    value = agent.q_values(states, agent.greedy_actions(states)).reshape(angles.shape)
+    # Of standardised rewards, nobody knows the scale.
+    standardised = getattr(agent, "standardise_rewards", False)
+    if not standardised:
+        value = value / settings.constants["REWARD_SCALE"]  # in the environment's, as the best
+    soft = hasattr(agent, "log_alpha")  # Q counts the policy's entropy, too
+    name = settings.algorithm
+    titles = [
+        [f"{name}'s policy π", f"{name}'s {'soft ' * soft}Q(s, π(s))"],
+        [f"best policy for γ = {gamma:g}", f"best value for γ = {gamma:g}"],
+    ]
+    units = [f" {'standardised ' * standardised}rewards{' + entropy' * soft}", " rewards"]
+    if standardised:
+        units[0] = units[0].replace(" ", "\n", 1)  # a long label takes two lines
+    start = _start(settings)
     episodes = [_episode(policy, *start) for policy in (learned, best)]
-    file = path(constants["IMAGE_DIR"], constants["ALG_NAME"], constants["ENV_ID"], args.preset)
-    if not constants.get("STANDARDISE_REWARDS", False):
-        value = value / constants["REWARD_SCALE"]  # in the environment's rewards, as the best
-    figure = _draw((policy, best_policy), (value, best_value), episodes, constants)
-    metadata = {"Software": None}  # no version in the file: it would change the bytes
-    write_atomically(file, lambda out: figure.savefig(out, format="png", metadata=metadata))
+    policies = [policy(angles, speeds) for policy in (learned, best)]
+    file = path(settings.image_dir, name, settings.env_id, settings.preset)
+    with curve.new_figure(12, 10.5) as figure:
+        _draw(figure, policies, [value, best_value], episodes, titles, units, standardised)
+        curve.save_figure(file, figure)
     print(f"Saved {file}", flush=True)
 
 
-def _torques(actions, unit_actions):
-    """Torques (N,) in N m of the agent's actions (N, 1)."""
-    torques = actions[:, 0] * (pendulum.TORQUE_LIMIT if unit_actions else 1)
-    return np.clip(torques, -pendulum.TORQUE_LIMIT, pendulum.TORQUE_LIMIT)
+def _states(angle, speed):
+    """Observations (N, 3) of angles and speeds, arrays of N numbers in all or a number each."""
+    return np.stack([np.cos(angle), np.sin(angle), speed], -1).astype(np.float32).reshape(-1, 3)
 
 
-def _start(constants):
+def _start(settings):
     """Angle and speed at which the first test episode starts."""
     from common.making import make  # late: not before the flags have been read
 
-    with contextlib.closing(make(constants["ENV_ID"])) as env:
-        env.reset(seed=constants["RANDOM_SEED"])
-        angle, speed = env.unwrapped.state
-    return angle, speed
+    with contextlib.closing(make(settings.env_id)) as env:
+        env.reset(seed=settings.seed)
+        return env.unwrapped.state
 
 
 def _episode(policy, angle, speed):
@@ -93,44 +98,31 @@ def _episode(policy, angle, speed):
     return *np.transpose(states), total
 
 
-def _draw(policies, values, episodes, constants):
-    """The picture: policies above, values below; the agent's on the left, the best on the right."""
-    style, Figure = curve.matplotlib_parts()
-    algorithm, gamma = constants["ALG_NAME"], constants["GAMMA"]
-    standardised = constants.get("STANDARDISE_REWARDS", False)
-    soft = "AUTO_ENTROPY" in constants  # Q counts the policy's entropy, too
-    titles = [
-        [f"{algorithm}'s policy π", f"{algorithm}'s {'soft ' * soft}Q(s, π(s))"],
-        [f"best policy for γ = {gamma:g}", f"best value for γ = {gamma:g}"],
-    ]
-    units = [f"{'standardised ' * standardised}rewards{' + entropy' * soft}", "rewards"]
-    breaks = ["\n" if standardised else " ", " "]  # long labels take two lines
-    common_scale = {"vmin": np.min(values), "vmax": np.max(values)} if not standardised else {}
-    with style.context("default"):
-        figure = Figure(figsize=(12, 10.5), dpi=100, layout="constrained")
-        axes = figure.subplots(2, 2, sharex=True, sharey=True)
-        for column in range(2):
-            upper, lower = axes[:, column]
-            *states, total = episodes[column]
-            torque = _heat_map(upper, policies[column], cmap="RdBu_r", vmin=-2, vmax=2)
-            _trace(upper, *states)
-            _note(upper, f"return of this episode: {total:.1f}")
-            value = _heat_map(lower, values[column], cmap="viridis", **common_scale)
-            value.set_cmap(value.get_cmap().resampled(20))  # bands, like the lines of a map
-            _bar(figure, value, lower, f"discounted sum of{breaks[column]}{units[column]}")
-            lower.set_xlabel("angle (rad), 0 is upright", fontsize=16)
-            for axis, title in zip((upper, lower), titles[column]):
-                axis.set_title(title, fontsize=20, pad=10)
-            axes[column, 0].set_ylabel("speed (rad/s)", fontsize=16)
-        _bar(figure, torque, axes[0], "torque (N m)")
-        correlation = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
-        _note(axes[1, 0], f"correlation with the best: {correlation:.2f}")
-        figure.supxlabel(
-            "Best: dynamic programming, sum of $\\gamma^t r_t$ over the 200 steps of an episode.\n"
-            "Line: the greedy episode from the start of the first test episode (dot).",
-            fontsize=14,
-        )
-    return figure
+def _draw(figure, policies, values, episodes, titles, units, standardised):
+    """Policies above, values below; the agent's on the left, the best on the right."""
+    common_scale = {} if standardised else {"vmin": np.min(values), "vmax": np.max(values)}
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    for column in range(2):
+        upper, lower = axes[:, column]
+        *states, total = episodes[column]
+        torque = _heat_map(upper, policies[column], cmap="RdBu_r", vmin=-2, vmax=2)
+        _trace(upper, *states)
+        _note(upper, f"return of this episode: {total:.1f}")
+        value = _heat_map(lower, values[column], cmap="viridis", **common_scale)
+        value.set_cmap(value.get_cmap().resampled(20))  # bands, like the lines of a map
+        _bar(figure, value, lower, f"discounted sum of{units[column]}")
+        lower.set_xlabel("angle (rad), 0 is upright")
+        for axis, title in zip((upper, lower), titles[column]):
+            axis.set_title(title, pad=10)
+        axes[column, 0].set_ylabel("speed (rad/s)")
+    _bar(figure, torque, axes[0], "torque (N m)")
+    correlation = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
+    _note(axes[1, 0], f"correlation with the best: {correlation:.2f}")
+    figure.supxlabel(
+        "Best: dynamic programming, sum of $\\gamma^t r_t$ over the 200 steps of an episode.\n"
+        "Line: the greedy episode from the start of the first test episode (dot).",
+        fontsize=14,
+    )
 
 
 def _heat_map(axis, values, **options):
@@ -140,15 +132,12 @@ def _heat_map(axis, values, **options):
     values = np.append(values, values[:1], axis=0)  # the last angle is the first
     image = axis.pcolormesh(angles, speeds[0], values.T, shading="nearest", **options)
     axis.set_xticks(np.pi * np.array([-1, -0.5, 0, 0.5, 1]), ["−π", "−π/2", "0", "π/2", "π"])
-    axis.tick_params(labelsize=14)
     axis.set(xlim=(-np.pi, np.pi), ylim=(-8, 8))
     return image
 
 
 def _bar(figure, image, axes, label):
-    bar = figure.colorbar(image, ax=axes, pad=0.02)
-    bar.set_label(label, fontsize=15)
-    bar.ax.tick_params(labelsize=14)
+    figure.colorbar(image, ax=axes, pad=0.02).set_label(label, fontsize=15)
 
 
 def _note(axis, text):

@@ -4,20 +4,15 @@ import contextlib
 import errno
 import functools
 import itertools
-import json
 import os
 import platform
 import re
 import secrets
 import sys
 import time
-import warnings
 from pathlib import Path
 
-from common.errors import UserError
-
-# What locking gives on a file system that has no locks.
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+from common.errors import UserError, one_line
 
 
 def write_atomically(path, write):
@@ -36,25 +31,21 @@ def write_atomically(path, write):
         UserError: the file cannot be written (read-only folder, full disk, ...).
         Whatever else `write` raises passes through; `path` is then as it was.
     """
-    next_step = "Free the disk, make the folder writable or choose another one."
     path = Path(path)
     # A random name: two runs never share an aside file, nor meet one left by a killed run.
     aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(aside, "xb")  # noqa: SIM115
-        except ValueError as error:  # a name that no file can have; `write` may raise its own
-            raise _unwritable(path, error, next_step) from error
-        with file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         os.replace(aside, path)
     except OSError as error:
+        next_step = "Free the disk, make the folder writable or choose another one."
         raise _unwritable(path, error, next_step) from error
     finally:  # also after Ctrl-C; when all went well there is no aside file any more
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             aside.unlink()
 
 
@@ -69,13 +60,12 @@ def check_writable(folder, flag, *names):
     Raises:
         UserError: files cannot be written or renamed there.
     """
-    folder = Path(folder)
-    attempt = folder / f".attempt.{secrets.token_hex(4)}.tmp"
+    attempt = Path(folder) / f".attempt.{secrets.token_hex(4)}.tmp"
     try:
         write_atomically(attempt, lambda file: file.write(b"x"))
         attempt.unlink()
         for name in names:
-            if os.path.isdir(folder / name):
+            if os.path.isdir(attempt.with_name(name)):
                 raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
     except (UserError, OSError) as error:
         cause = error.__cause__ or error
@@ -84,73 +74,65 @@ def check_writable(folder, flag, *names):
 
 def unused(path):
     """The first of NAME.old.EXT, NAME.old-2.EXT, ... that is not taken, as a Path."""
-    path = Path(path)
-    for number in itertools.count(1):
-        aside = path.with_suffix(f".old{f'-{number}' if number > 1 else ''}{path.suffix}")
-        if not os.path.lexists(aside):
-            return aside
-    raise AssertionError
+    names = (f".old{f'-{n}' if n > 1 else ''}{Path(path).suffix}" for n in itertools.count(1))
+    paths = (Path(path).with_suffix(name) for name in names)
+    return next(path for path in paths if not os.path.lexists(path))
+
+
+def _unwritable(path, error, next_step):
+    reason = one_line(error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        reason = "it, or a folder above it, is a file"
+    return UserError(f"{one_line(path)}: cannot be written ({reason}). {next_step}")
+
+
+class InUse(UserError):
+    """Another process, or another block of this one, holds the lock."""
 
 
 class Lock:
-    """A folder for one process alone, as a `with` block.
+    """A folder for one process alone, as a `with` block, which never waits.
 
     The lock ends with its process, however that ends; `training.lock` stays in the folder and
-    means nothing by itself. `training.lock.json` says who holds it, for the message of the others.
+    means nothing by itself. `training.lock.txt` says who holds it, for the message of the others.
+    Where the file system has no locks, a line says so, and the block is entered without one.
 
     Args:
         folder: str or Path; it is created.
         flag: that names another folder, for the message.
+        name: of the file that is locked.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be written. On a file system
-            without locks a line says so, and the block is entered without one.
+        InUse: the lock is held.
+        UserError: the folder cannot be written.
     """
 
-    def __init__(self, folder, flag="--model-dir"):
-        self.folder, self.flag = Path(folder), flag
-        self._path = self.folder / "training.lock"
-        self._holder = self.folder / "training.lock.json"
-        self._lock = None
+    def __init__(self, folder, flag="--model-dir", name="training.lock"):
+        self._path, self._flag, self._lock = Path(folder) / name, flag, None
+        self._holder = self._path.with_name(f"{name}.txt")
 
     def __enter__(self):
         import filelock  # late: most that imports this module locks nothing
 
+        folder, lock = self._path.parent, filelock.FileLock(self._path, thread_local=False)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self._path, timeout=0, thread_local=False)
-            with warnings.catch_warnings():  # that it takes a file for a lock, see below
-                warnings.simplefilter("ignore")
-                lock.acquire()
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise UserError(
-                f"{printable(self.folder)}: is in use by {self._who()}. Wait until it has ended, "
-                f"or give another {self.flag}."
-            ) from error
-        except (OSError, ValueError, NotImplementedError) as error:
-            no_locks = getattr(error, "errno", None) in _NO_LOCKS
-            if not (no_locks or isinstance(error, NotImplementedError)):
-                raise _unwritable(self.folder, error, f"Give another {self.flag}.") from error
-            lock = None
-        if isinstance(lock, filelock.SoftFileLock):  # a mere file, which outlives a killed process
-            lock.release()
-            lock = None
-        if lock is None:
-            print(
-                f"{printable(self.folder)}: is on a file system without locks. See to it that "
-                "nothing else is trained there meanwhile.",
-                flush=True,
-            )
+            who = "another process"
+            with contextlib.suppress(OSError):
+                who = one_line(self._holder.read_text("utf-8", "replace")) or who
+            next_step = f"Wait until it has ended, or give another {self._flag}."
+            raise InUse(f"{one_line(folder)}: is in use by {who}. {next_step}") from error
+        except (OSError, NotImplementedError) as error:
+            check_writable(folder, self._flag)
+            mind = "See to it that nothing else is trained there meanwhile."
+            print(f"{one_line(folder)}: cannot be locked ({one_line(error)}). {mind}", flush=True)
             return self
         self._lock = lock
-        holder = {
-            "pid": os.getpid(),
-            "host": platform.node(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "command": " ".join(sys.argv),
-        }
-        with contextlib.suppress(UserError):  # it only serves a message
-            write_atomically(self._holder, lambda file: file.write(json.dumps(holder).encode()))
+        since, command = time.strftime("%Y-%m-%d %H:%M:%S"), one_line(" ".join(sys.argv), 200)
+        who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
+        write_atomically(self._holder, lambda file: file.write(who.encode()))
         return self
 
     def __exit__(self, *_):
@@ -159,45 +141,6 @@ class Lock:
                 self._holder.unlink()
             self._lock.release()
             self._lock = None
-
-    def _who(self):
-        try:
-            if not os.path.isfile(self._holder):
-                return "another process"
-            holder = json.loads(self._holder.read_bytes())
-            who = "process {pid} on {host} since {since} ({command})".format_map(holder)
-            return printable(who)
-        except Exception:  # just being written, or meddled with
-            return "another process"
-
-
-def printable(text):
-    """A path or text as part of one line that any terminal shows; long ones lose their middle."""
-    text = str(text)
-    if len(text) > 400:
-        text = f"{text[:200]}...{text[-100:]}"
-    plain = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "".join(plain)
-
-
-def absolute(path):
-    """The whole path, for a message; as given where there is no current folder any more."""
-    try:
-        return os.path.abspath(path)
-    except OSError:
-        return path
-
-
-def reason_of(error):
-    """What an exception says, on one line, in the words of the system where it has some."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return "it, or a folder above it, is a file"
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return printable(" ".join(words.split()))
-
-
-def _unwritable(path, error, next_step):
-    return UserError(f"{printable(path)}: cannot be written ({reason_of(error)}). {next_step}")
 
 
 @functools.cache
@@ -227,3 +170,6 @@ def safe_name(env_id):
 def task_name(env_id, preset="chapter"):
     """The environment and, unless it is the chapter's, the preset: part of a file name."""
     return safe_name(env_id) + (f"_{safe_name(preset)}" if preset != "chapter" else "")
+
+
+printable = reason_of = one_line  # until checkpoint.py calls it so

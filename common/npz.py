@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import printable, reason_of
+from common.errors import UserError, one_line
 
 NPY_LIMIT = 1_000  # bytes that NumPy may put before an array's values; it takes 128
 
@@ -30,31 +29,25 @@ def opened(path, next_step):
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: the file cannot be read, is no regular file (opening a FIFO would wait for
-            ever), or is damaged.
+        UserError: the file cannot be read, is no regular file, or is damaged.
     """
+    problem = "cannot be read"
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{printable(path)}: cannot be read (it is no file). {next_step}")
-        file = Path(path).open("rb")  # noqa: SIM115 (closed below)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read ({reason_of(error)})"
-        raise UserError(f"{printable(path)}: {problem}. {next_step}") from error
-    try:
-        with file, zipfile.ZipFile(file) as archive:
-            entries = archive.namelist()
-            if len(entries) > len(set(entries)):
-                raise ValueError("repeated entries")
-            yield archive
-    except UserError:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for ever
+            raise OSError("it is no file")
+        with Path(path).open("rb") as file:
+            problem = "is damaged or was not written by these scripts"
+            with zipfile.ZipFile(file) as archive:
+                if len(archive.namelist()) > len(set(archive.namelist())):
+                    raise ValueError("repeated entries")
+                yield archive
+    except (FileNotFoundError, UserError):
         raise
     # A damaged file makes zipfile, zlib, NumPy and json fail in more ways than can be listed
     # here, MemoryError and RecursionError among them.
     except Exception as error:
-        problem = f"is damaged or was not written by these scripts ({reason_of(error):.80})"
-        raise UserError(f"{printable(path)}: {problem}. {next_step}") from error
+        problem = f"{problem} ({one_line(error, 80)})"
+        raise UserError(f"{one_line(path)}: {problem}. {next_step}") from error
 
 
 def array(archive, key, limit):

@@ -6,11 +6,11 @@ import errno
 import os
 import sys
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 
 # What writing to a pipe or terminal gives whose other end is closed, and to a full disk.
-_CLOSED = [errno.EPIPE, errno.EIO, errno.EBADF, *([errno.EINVAL] if os.name == "nt" else [])]
-_FULL = [errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)]
+_CLOSED = {errno.EPIPE, errno.EIO, errno.EBADF, errno.EINVAL if os.name == "nt" else errno.EPIPE}
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def prepare():
@@ -22,8 +22,7 @@ def prepare():
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            setattr(sys, name, open(nowhere, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
@@ -36,20 +35,18 @@ def lost(error):
     From then on, what is printed goes nowhere. (Files' errors do not come here as OSError: the
     project raises UserError for them, and open() says which file it was.)
     """
-    number = getattr(error, "errno", None)
-    if number not in _CLOSED + _FULL or getattr(error, "filename", None) is not None:
+    if not isinstance(error, OSError) or error.filename or error.errno not in _CLOSED | _FULL:
         return ""
     _discard(sys.stdout)
-    if number in _CLOSED:
+    if error.errno in _CLOSED:
         return "the output was closed"
-    return f"the output cannot be written ({os.strerror(number)})"
+    return f"the output cannot be written ({os.strerror(error.errno)})"
 
 
 def say(line):
-    """Print a line, where the caller would take an OSError for somebody else's.
+    """Print a line; raises UserError if it cannot be printed.
 
-    Raises:
-        UserError: it cannot be printed.
+    For where the caller would take an OSError for somebody else's.
     """
     try:
         print(line, flush=True)
@@ -59,10 +56,8 @@ def say(line):
 
 def _discard(stream):
     """Point a stream's descriptor to where everything can be written."""
-    with contextlib.suppress(OSError, ValueError):  # it has none
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _let_go():
@@ -75,21 +70,23 @@ def _let_go():
 
 
 def errors_on_one_line(prog, verbose):
-    """From here on, a UserError or a lost output ends the script with one line, and status 1."""
+    """From here on a UserError, a lost output or a full memory ends a script with one line."""
     default = sys.excepthook
 
     def hook(kind, error, traceback):
-        why = lost(error)
-        if why:
-            line = f"{why}; the run has stopped: send the output where it can be written"
+        line = lost(error)
+        if line:
+            line += "; the run has stopped: send the output where it can be written"
         elif issubclass(kind, UserError):
-            line = " ".join(str(error).split())
-        else:
+            line = one_line(error, limit=2000)
+        elif issubclass(kind, MemoryError) or kind.__name__ == "ResourceExhaustedError":
+            line = f"the memory is too small ({one_line(error, limit=200)}): choose smaller networks, "
+            line += "batches or a smaller buffer (--hidden-dim, --batch-size, "
+            line += "--replay-buffer-size or --memory-capacity)"
+        if not line or (verbose and error.__cause__ is not None):
             default(kind, error, traceback)
-            return
-        if verbose and error.__cause__ is not None:
-            default(kind, error, traceback)
-        with contextlib.suppress(OSError):
-            print(f"{prog}: {line}", file=sys.stderr)
+        if line:
+            with contextlib.suppress(OSError):
+                print(f"{prog}: {line}", file=sys.stderr)
 
     sys.excepthook = hook

@@ -1,4 +1,4 @@
-"""Pendulum-v1 solved: the best possible values, torques and episodes, by dynamic programming.
+"""Pendulum-v1 solved: the best possible values and torques, by dynamic programming.
 
 What to measure a learned agent against. A state is (angle in rad, 0 upright; speed in rad/s),
 which the environment shows as (cos angle, sin angle, speed); an action is a torque in N m.
@@ -10,11 +10,6 @@ SPEED_LIMIT = 8.0  # rad/s
 TORQUE_LIMIT = 2.0  # N m
 STEP = 0.05  # s
 HORIZON = 200  # steps of an episode
-
-# Of best_episode(). Multiples of 1/8 pass float32 unchanged, so the environment computes the
-# same states, bit for bit; without that, the unstable pendulum would soon be elsewhere.
-_TORQUES = np.arange(-16, 17) / 8
-_CELL = np.array([0.016, 0.064])  # rad and rad/s; about the pendulum's own ratio, sqrt(15)
 
 
 def step(angle, speed, torque):
@@ -89,43 +84,6 @@ def greedy_torques(value, angle, speed, gamma=1.0, n_torques=161):
     torques = np.linspace(-TORQUE_LIMIT, TORQUE_LIMIT, n_torques)
     next_angle, next_speed, reward = step(angle[..., None], speed[..., None], torques)
     return torques[(reward + gamma * interpolate(value, next_angle, next_speed)).argmax(-1)]
-
-
-def best_episode(values, angle, speed, width):
-    """The best episode that a beam search finds, in the real dynamics, not on a grid.
-
-    A greedy step trusts the interpolated value, which is too high where only just enough
-    torque is at hand to come up at once. The search goes on from many states instead: from
-    each it tries 33 torques, and keeps the `width` states that are best by the rewards so
-    far plus the value, and of states that are nearly equal only the best.
-
-    Args:
-        values: of value_functions() with gamma 1; the episode has one step less than values.
-        angle, speed: the start state, two numbers.
-        width: how many states are kept.
-
-    Returns:
-        (the return, float; the torques of the episode, float64 (steps,)).
-    """
-    angle, speed, total = np.array([angle]), np.array([speed]), np.zeros(1)
-    steps = []  # for each: where the kept states came from, and by which torque
-    for value in values[-2::-1]:
-        next_angle, next_speed, reward = step(angle[:, None], speed[:, None], _TORQUES)
-        reward = total[:, None] + reward
-        next_angle, next_speed, reward = next_angle.ravel(), next_speed.ravel(), reward.ravel()
-        order = np.argsort(-(reward + interpolate(value, next_angle, next_speed)))[: 8 * width]
-        cell = np.floor(np.stack([next_angle[order], next_speed[order]], 1) / _CELL)
-        number = (cell @ [2**20, 1]).astype(np.int64)
-        _, first = np.unique(number, return_index=True)  # the best of each cell
-        kept = order[np.sort(first)[:width]]
-        angle, speed, total = next_angle[kept], next_speed[kept], reward[kept]
-        steps.append(np.divmod(kept, len(_TORQUES)))
-    state = best = total.argmax()
-    torques = []
-    for parents, numbers in reversed(steps):
-        torques.append(_TORQUES[numbers[state]])
-        state = parents[state]
-    return float(total[best]), np.array(torques[::-1])
 
 
 def _cells(angle, speed, n_angles, n_speeds):

@@ -1,10 +1,12 @@
 """What a training has done so far, as numbers: for its state, its curve and whoever watches it."""
 
+import contextlib
 import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
 
+from common.errors import UserError
 from common.files import write_atomically
 
 
@@ -62,9 +64,10 @@ def path(state):
 
 
 def note(state, progress):
-    """Write the numbers of episodes and steps for whoever watches."""
+    """Write the numbers of episodes and steps for whoever watches; a display ends no training."""
     text = json.dumps({"steps": progress.steps, "episodes": progress.episodes}).encode()
-    write_atomically(path(state), lambda file: file.write(text))
+    with contextlib.suppress(UserError):
+        write_atomically(path(state), lambda file: file.write(text))
 
 
 def _number(value):

@@ -9,7 +9,6 @@ that descriptor pointing elsewhere; from then on log levels do.
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import warnings
@@ -61,25 +60,20 @@ def prepare(verbose, imported=False):
 @contextlib.contextmanager
 def _stderr_aside():
     """Point file descriptor 2 to a temporary file; if the block fails, show what it caught."""
-    caught = None
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            stderr = os.dup(2)
-            stack.callback(os.close, stderr)
-            caught = stack.enter_context(tempfile.TemporaryFile())
-        if caught is None:  # closed: nobody is disturbed; or there is no place for a file
-            yield
-            return
+    try:
+        stderr, caught = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    except OSError:  # closed: nobody is disturbed; or there is no place for a file
+        yield
+        return
+    with caught:
         try:
             os.dup2(caught.fileno(), 2)
-            try:
-                yield
-            finally:
-                os.dup2(stderr, 2)
-        except ModuleNotFoundError:  # says it all
+            yield
+        except Exception as error:
+            if not isinstance(error, ModuleNotFoundError):  # which says it all
+                caught.seek(0)
+                os.write(stderr, caught.read())
             raise
-        except Exception:
-            caught.seek(0)
-            with open(2, "wb", closefd=False) as screen:
-                shutil.copyfileobj(caught, screen)
-            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -7,22 +7,23 @@ command finds what is finished, goes on with what was stopped, and starts what i
 import contextlib
 import hashlib
 import json
-import math
 import os
-import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import checkpoint, provenance
+from common import checkpoint, progress, provenance
 from common.errors import UserError
 from common.files import task_name, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
+POLL = 0.3  # seconds between looks at a run
+PATIENCE = 30.0  # seconds that a run has for saving its state, when it is told to end
 # These change nothing that is measured, but how long a run is; the seed has a folder of its own.
-NO_PART = checkpoint.FREE - {"TRAIN_EPISODES", "TRAIN_STEPS"} | {"RANDOM_SEED"}
-_STEP = re.compile(r"^Training .* \| Step: (\d+)/")
+_NO_PART = checkpoint.FREE - {"TRAIN_EPISODES", "TRAIN_STEPS"} | {"RANDOM_SEED"}
+_KEPT = ("evaluations", "test_returns", "episode_reward", "steps", "seconds")
 
 
 class Refused(UserError):
@@ -52,18 +53,23 @@ class Run:
     provenance: dict
 
     @property
+    def steps(self):
+        return self.constants["TRAIN_STEPS"]
+
+    @property
     def setting(self):
         """What all runs share that differ only in their seed and code: begins a folder's name."""
         task = task_name(self.constants["ENV_ID"], self.preset)[:100]
         return f"{self.constants['ALG_NAME'].lower()}_{task}_{_digest(parts(self.constants))}"
 
-    @property
-    def steps(self):
-        return self.constants["TRAIN_STEPS"]
-
     def folder(self, runs_dir):
         code = _digest(self.provenance)
         return Path(runs_dir).absolute() / f"{self.setting}_{code}" / f"seed{self.seed}"
+
+    def state(self, folder):
+        """Where in a folder the training's state lies."""
+        task = self.constants["ALG_NAME"], self.constants["ENV_ID"], self.preset
+        return checkpoint.path(folder / "model", *task)
 
     def __str__(self):
         return f"{self.label}, seed {self.seed}"
@@ -71,7 +77,7 @@ class Run:
 
 def parts(constants):
     """Those of the constants that a result depends on."""
-    return {name: value for name, value in constants.items() if name not in NO_PART}
+    return {name: value for name, value in constants.items() if name not in _NO_PART}
 
 
 def _digest(content):
@@ -87,20 +93,14 @@ def result(run, runs_dir):
     path = run.folder(runs_dir) / "result.json"
     try:
         measured = json.loads(path.read_text(encoding="utf-8"))
-        steps, returns = zip(*measured["evaluations"])
-        numbers = [*steps, *(x for found in returns for x in found), *measured["test_returns"],
-                   measured["seconds"]]
-        whole = all(returns) and len({*map(len, returns)}) == 1 and measured["test_returns"]
-        whole = whole and list(steps) == sorted({*steps}) and steps[-1] >= run.steps
-        if not (whole and all(map(math.isfinite, numbers))):
-            raise ValueError("numbers are missing")
         if parts(measured["constants"]) != parts(run.constants):
             raise ValueError("it is of other constants")
+        if measured["evaluations"][-1][0] < run.steps or not all(measured[n] for n in _KEPT):
+            raise ValueError("numbers are missing")
         return measured
     except (FileNotFoundError, NotADirectoryError):
         return None
-    # Another program's file can fail in many ways.
-    except Exception as error:
+    except Exception as error:  # another program's file can fail in many ways
         why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is damaged or not a result ({why:.80})") from error
 
@@ -120,15 +120,15 @@ def of_other_code(runs, runs_dir):
     )
 
 
-def execute(run, folder, threads, progress=lambda steps: None, children=None):
+def execute(run, folder, threads, tell=lambda steps: None):
     """Train in a process of its own, going on with the state in `folder` if there is one.
 
     Args:
         run: Run.
         folder: absolute Path for weights, curve, training state and what it printed (log.txt).
         threads: how many TensorFlow may compute with.
-        progress: called with the number of steps done.
-        children: Children that the process belongs to.
+        tell: called again and again with the number of steps done; whatever it raises ends
+            the process, its state saved.
 
     Returns:
         dict: constants, evaluations, test_returns, episode_reward, steps, seconds.
@@ -137,45 +137,56 @@ def execute(run, folder, threads, progress=lambda steps: None, children=None):
         Refused: it ended without finishing, and said why, or its code has changed meanwhile.
         UserError: it was killed, or crashed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    algorithm, env_id = run.constants["ALG_NAME"], run.constants["ENV_ID"]
-    state = checkpoint.path(folder / "model", algorithm, env_id, run.preset)
-    line = [sys.executable, str(ROOT / run.script), "--train", "--seed", str(run.seed), *run.flags]
-    line += ["--model-dir", str(folder / "model"), "--image-dir", str(folder / "image")]
-    if checkpoint.progress_in(state) is not None:
-        line.append("--resume")
-    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        variables[name] = str(threads)
-    variables["TF_NUM_INTEROP_THREADS"] = "1"
-    said, changed = "", None
-    with open(folder / "log.txt", "a", encoding="utf-8") as log, subprocess.Popen(
-        line, env=variables, text=True, encoding="utf-8", errors="replace",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches this program alone, which ends its runs itself
-    ) as process, (children.having(process) if children else contextlib.nullcontext()):
-        for text in process.stdout:
-            log.write(text)
-            said = text.strip() or said
-            step = _STEP.match(text)
-            if step:
-                if changed is None:  # all modules have been imported: were they the right ones?
-                    here = provenance.provenance(ROOT / run.script, env_id)
+    state = run.state(folder)
+    count = progress.path(state)
+    count.parent.mkdir(parents=True, exist_ok=True)
+    count.unlink(missing_ok=True)
+    line = [sys.executable, ROOT / run.script, "--train", "--seed", str(run.seed), *run.flags,
+            "--model-dir", folder / "model", "--image-dir", folder / "image"]
+    line += ["--resume"] if checkpoint.progress_in(state) else []
+    limits = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8",
+                 "TF_NUM_INTEROP_THREADS": "1", **dict.fromkeys(limits, str(threads))}
+    changed = None
+    with open(folder / "log.txt", "a+", encoding="utf-8", errors="replace") as log:
+        began = log.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            line, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches this program alone, which ends its runs itself
+        )
+        try:
+            while process.poll() is None and not changed:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL)
+                steps = json.loads(count.read_bytes())["steps"] if count.exists() else 0
+                if steps and changed is None:  # all is imported: were they the right modules?
+                    here = provenance.provenance(ROOT / run.script, run.constants["ENV_ID"])
                     changed = provenance.changed(run.provenance, here)
-                    if changed:
-                        process.terminate()
-                progress(int(step[1]))
+                tell(steps)
+        finally:
+            _end(process)
+        log.seek(began)
+        said = ["it said nothing", *filter(None, map(str.strip, log))][-1]
     if changed:
         state.unlink(missing_ok=True)  # or it would be resumed as if it were the other code's
         raise Refused(f"{changed} changed after the comparison began: give the command again")
     done = checkpoint.progress_in(state)
-    if not (done and done["finished"]):
-        if said.startswith(f"{run.script}: "):
-            raise Refused(said)
-        status = process.returncode
-        ending = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        raise UserError(f"{ending}: {said or 'it said nothing'}")
-    measured = {"constants": run.constants}
-    for name in ("evaluations", "test_returns", "episode_reward", "steps", "seconds"):
-        measured[name] = done[name]
-    return measured
+    if done and done.finished:
+        return {"constants": run.constants, **{name: getattr(done, name) for name in _KEPT}}
+    if said.startswith(f"{run.script}: "):
+        raise Refused(said)
+    status = process.returncode
+    ending = f"exit status {status}" if status >= 0 else f"killed by signal {-status}"
+    raise UserError(f"{ending}: {said}")
+
+
+def _end(process):
+    """Tell a process to end, which saves its state, and see to it that it does."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+        with contextlib.suppress(AttributeError, OSError):  # and what it had started, if any
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()

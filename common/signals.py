@@ -49,15 +49,15 @@ def _handle(number, frame):
         raise Stopped(128 + number)
 
 
-def hold():
-    """From here on, signals are only noted."""
-    _State.held, _State.patience, _State.noted = True, PATIENCE, None
-
-
 def check():
     """Raise Stopped if a signal has been noted; to be called where a training may stop."""
     if _State.noted is not None:
         raise Stopped(128 + _State.noted)
+
+
+def hold():
+    """From here on, signals are only noted."""
+    _State.held, _State.patience, _State.noted = True, PATIENCE, None
 
 
 def hold_to_the_end():

@@ -2,16 +2,14 @@
 
 import json
 import os
-import re
 import sys
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from common import npz
-from common.errors import UserError
-from common.files import absolute, plain_env_id, printable, task_name, unused, write_atomically
+from common.errors import UserError, one_line
+from common.files import plain_env_id, task_name, unused, write_atomically
 
 FORMAT = 2  # raise it when older code could no longer read the file
 HEADER_LIMIT = 1_000_000  # bytes; the headers of the chapter's agents take about 3000
@@ -37,8 +35,8 @@ def find(model_dir, algorithm, env_id, preset="chapter"):
     shipped = SHIPPED / own.parent.name / own.name
     missing = Path(model_dir) == Path(DEFAULT_DIR) and not os.path.lexists(own)
     if missing and os.path.isfile(shipped):
-        print(f"There is no {printable(absolute(own))}: using the shipped "
-              f"{printable(shipped)}.", flush=True)
+        where = one_line(own.absolute())
+        print(f"There is no {where}: using the shipped {one_line(shipped)}.", flush=True)
         return shipped
     return own
 
@@ -64,11 +62,9 @@ def save(path, algorithm, env_id, networks, unit_actions=False):
     arrays = _values(_variables(networks))
     for key, array in arrays.items():
         if not np.isfinite(array).all():
-            raise UserError(
-                f"{printable(path)}: not saved, the network '{key.split('/')[0]}' holds values "
-                "that are not finite; the file was left as it was. Train with another --seed or "
-                "smaller learning rates."
-            )
+            problem = f"not saved, values of the network '{key.split('/')[0]}' are not finite"
+            hint = "It was left as it was: train with another --seed or smaller learning rates."
+            raise _unusable(path, problem, hint)
     modules = {name: sys.modules.get(name) for name in ("numpy", "tensorflow", "tensorlayer")}
     header = {
         "format": FORMAT,
@@ -97,7 +93,7 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
         with npz.opened(path, _NEXT_STEP) as archive:
             arrays = _read(path, archive, algorithm, env_id, unit_actions, _values(variables))
     except FileNotFoundError as error:
-        raise _missing(Path(path), algorithm) from error
+        raise _missing(Path(path)) from error
     for key, variable in variables.items():
         variable.assign(arrays[key])
 
@@ -105,72 +101,41 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
 def keep_old(path):
     """Copy the file, before it is replaced, to the first free of weights.old.npz, ...-2.npz, ...
 
-    Returns:
-        Path of the copy; None where there is no file.
-
-    Raises:
-        UserError: it cannot be read, or its copy not be written.
+    Returns the Path of the copy, or None where there is no file. Raises UserError if it cannot
+    be read, or its copy not be written.
     """
-    path = Path(path)
     if not os.path.isfile(path):
         return None
     kept = unused(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        problem = f"cannot be kept as {kept.name} ({error.strerror})"
-        raise UserError(f"{printable(path)}: {problem}. Move it away.") from error
-    write_atomically(kept, lambda file: file.write(content))
+    write_atomically(kept, lambda file: file.write(Path(path).read_bytes()))
     return kept
 
 
 def _read(path, archive, algorithm, env_id, unit_actions, expected):
     """All arrays of the file, proven to be what `expected` (key -> array) asks for."""
-    path = printable(path)
     header = json.loads(npz.array(archive, "header", HEADER_LIMIT).item())
     if header["format"] != FORMAT:
         raise _unusable(path, f"has format {header['format']!r:.20}, not {FORMAT}")
-    if header["algorithm"] != algorithm:
-        raise UserError(
-            f"{path}: holds weights of {header['algorithm']!r:.60}, not of '{algorithm}'. "
-            "Use the script of that algorithm, or train this one with --train."
-        )
-    if plain_env_id(header["environment"]) != plain_env_id(env_id):
-        raise UserError(
-            f"{path}: was trained on {header['environment']!r:.60}, not on '{env_id}'. "
-            "Use that environment, or train on this one with --train."
-        )
-    if header["unit_actions"] is not unit_actions:
-        now, then = ("with", "without") if unit_actions else ("without", "with")
-        raise UserError(
-            f"{path}: was trained {then} --unit-actions, and this run is {now}: its actions "
-            "would have the wrong scale. Give the same flags as for training."
-        )
-    _check_sizes(path, header["networks"], _shapes(expected))
-    needed = {"header.npy", *(f"{key}.npy" for key in expected)}
-    odd = sorted(needed ^ set(archive.namelist()))
-    if odd:
-        raise _unusable(path, f"has missing or surplus entries {odd!r:.80}")
-    arrays = {key: npz.array(archive, key, expected[key].nbytes) for key in expected}
+    saved = header["algorithm"], plain_env_id(header["environment"]), header["unit_actions"]
+    wanted = algorithm, plain_env_id(env_id), unit_actions
+    if saved != wanted:
+        problem = f"holds weights of {_task(*saved)}, not of {_task(*wanted)}"
+        hint = "Use the script and the flags of that training, or train anew with --train."
+        raise _unusable(path, problem, hint)
+    saved, wanted = header["networks"], _shapes(expected)
+    for name in {**wanted, **saved}:
+        if saved.get(name) != wanted.get(name):
+            differing = f"saved {saved.get(name)!r:.90}, expected {wanted.get(name)}"
+            problem = f"sizes of the network {name!r:.60} differ: {differing}"
+            hint = "Flags such as --hidden-dim must equal those of training; or use --train."
+            raise _unusable(path, problem, hint)
+    arrays = {key: npz.array(archive, key, like.nbytes) for key, like in expected.items()}
     for key, array in arrays.items():
-        found, wanted = ((a.dtype.str, a.shape) for a in (array, expected[key]))
-        if found != wanted:
-            raise _unusable(path, f"holds {found!r:.60} as '{key}', not {wanted}")
+        if (array.dtype, array.shape) != (expected[key].dtype, expected[key].shape):
+            raise ValueError(f"'{key}' has {array.dtype}{list(array.shape)}")
         if not np.isfinite(array).all():
-            raise _unusable(path, f"holds values that are not finite in '{key.split('/')[0]}'")
+            raise ValueError(f"'{key}' holds values that are not finite")
     return arrays
-
-
-def _check_sizes(path, saved, expected):
-    """Raise a UserError unless both dicts hold the same lists of shapes."""
-    for name in [*expected, *saved]:
-        for old, new in zip_longest(saved.get(name, []), expected.get(name, [])):
-            if old != new:
-                raise UserError(
-                    f"{path}: sizes of the network {name!r:.60} differ: saved {old!r:.60}, "
-                    f"expected {new}. Flags such as --hidden-dim must equal those of training; "
-                    "or train again with --train."
-                )
 
 
 def _variables(networks):
@@ -194,26 +159,21 @@ def _shapes(arrays):
     return shapes
 
 
-def _unusable(path, problem):
-    return UserError(f"{path}: {problem}. {_NEXT_STEP}")
+def _task(algorithm, env_id, unit_actions):
+    actions = {True: "with", False: "without"}[unit_actions]
+    return f"{algorithm!r:.60} on {env_id!r:.60} {actions} --unit-actions"
 
 
-def _missing(path, algorithm):
+def _unusable(path, problem, hint=_NEXT_STEP):
+    return UserError(f"{one_line(path)}: {problem}. {hint}")
+
+
+def _missing(path):
     """The error for a file that is not there; names what has been trained."""
-    prefix = f"{algorithm.upper()}_"
-    task = path.parent.name.removeprefix(prefix)
-    folders = [path.parent.parent]
-    if folders[0] == Path(DEFAULT_DIR):
-        folders.append(SHIPPED)
-    names = sorted({file.parent.name for f in folders for file in f.glob("*/weights.npz")})
-    hint = ""
-    # "Pendulum-v1_tuned" is a preset's.
-    own = [re.sub(r"(-v\d+)_(.+)", r"\1 with --preset \2", name.removeprefix(prefix))
-           for name in names if name.startswith(prefix)]
-    if own:
-        hint += f" Of {algorithm} there are weights for {', '.join(own)}."
-    others = [name.removesuffix(f"_{task}") for name in names if name.endswith(f"_{task}")]
-    if others:
-        hint += f" For this environment there are weights of {', '.join(others)}."
-    where = printable(absolute(path))
-    return UserError(f"{where}: there is no such file. Train first, with --train.{hint}")
+    model_dir = path.parent.parent
+    found = [*model_dir.glob("*/weights.npz")]
+    if model_dir == Path(DEFAULT_DIR):
+        found += SHIPPED.glob("*/weights.npz")
+    names = one_line(", ".join(sorted({file.parent.name for file in found})))
+    hint = "Train first, with --train." + f" There are weights of {names}." * bool(names)
+    return _unusable(path.absolute(), "there is no such file", hint)

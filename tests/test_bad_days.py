@@ -19,8 +19,8 @@ import tensorflow as tf
 from test_scripts import ROOT, SHORT, command, environment
 
 from common import report, signals
-from common.making import make
 from common.errors import UserError
+from common.making import make
 
 
 class Agent:
@@ -228,6 +228,7 @@ def test_tensorboard(training, tmp_path):
 # ---- scripts
 
 
+@pytest.mark.slow
 def test_an_environment_that_raises(tmp_path):
     flags = ["--train", "--env", "failing_environment:Failing-v0", *SHORT["td3"]]
     done = subprocess.run(
@@ -244,6 +245,7 @@ def test_an_environment_that_raises(tmp_path):
     assert [line.split()[0] for line in out[-2:]] == ["Saved", "Saved"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 @pytest.mark.parametrize("closed", ["terminal", "pipe"])
 def test_the_terminal_or_the_reader_goes_away(closed, tmp_path):
@@ -359,6 +361,7 @@ def test_everything_is_closed_in_the_end(training):
         assert "env" in closed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a shell's pipes")
 @pytest.mark.parametrize(
     ("shell", "line"),

@@ -20,8 +20,8 @@ import ddpg
 import sac
 import td3
 from common import checkpoint
-from common.making import make
 from common.errors import UserError
+from common.making import make
 from common.replay_buffer import ReplayBuffer
 
 CONSTANTS = {"GAMMA": 0.9, "BATCH_SIZE": 8, "TRAIN_EPISODES": 3}

@@ -1,6 +1,8 @@
 """compare.py: what is compared, the statistics, and runs that are killed, stopped or wrong."""
 
+import contextlib
 import csv
+import functools
 import json
 import os
 import re
@@ -10,15 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from test_scripts import ROOT, environment
 
 import compare
-from common import comparison, pools, runs
+from common import comparison, files, pools, runs, signals
 from common.errors import UserError
 
 TINY = ["--steps", "240", "--max-steps", "60", "--evaluate-every", "120", "--batch-size", "16",
@@ -27,8 +29,7 @@ TINY = ["--steps", "240", "--max-steps", "60", "--evaluate-every", "120", "--bat
 
 
 def settings(line):
-    args, given = compare.parse(line.split())
-    return compare.settings_of(args, given)[0]
+    return {one.label: one for one in compare.settings_of(*compare.parse(line.split()))[0]}
 
 
 def test_every_combination_is_a_curve():
@@ -41,18 +42,17 @@ def test_every_combination_is_a_curve():
         "TD3, gamma 0.99, soft-tau 0.01",
         "TD3, gamma 0.99, soft-tau 0.1",
     ]
-    script, flags, preset, constants = found["TD3, gamma 0.99, soft-tau 0.1"]
-    assert (script, preset) == ("td3.py", "chapter")
-    assert (constants["GAMMA"], constants["SOFT_TAU"]) == (0.99, 0.1)
-    assert constants["TRAIN_STEPS"] == 5000
-    assert "--gamma 0.99" in " ".join(flags)
+    one = found["TD3, gamma 0.99, soft-tau 0.1"]
+    assert (one.script, one.preset, one.steps) == ("td3.py", "chapter", 5000)
+    assert (one.constants["GAMMA"], one.constants["SOFT_TAU"]) == (0.99, 0.1)
+    assert "--gamma 0.99" in " ".join(one.flags)
 
 
 def test_presets_and_switches_can_be_compared():
     found = settings("--algorithms sac --preset chapter paper --no-auto-entropy")
     assert list(found) == ["SAC, preset chapter", "SAC, preset paper"]
-    assert [c["HIDDEN_DIM"] for *_, c in found.values()] == [32, 256]
-    assert not any(c["AUTO_ENTROPY"] for *_, c in found.values())
+    assert [one.constants["HIDDEN_DIM"] for one in found.values()] == [32, 256]
+    assert not any(one.constants["AUTO_ENTROPY"] for one in found.values())
 
 
 def test_seeds():
@@ -62,8 +62,7 @@ def test_seeds():
 
 def test_a_folder_is_named_after_what_determines_the_run():
     def folder(line, seed=1):
-        args, given = compare.parse(line.split())
-        return compare.all_runs(compare.settings_of(args, given)[0], [seed])[0].folder("r")
+        return compare.all_runs(settings(line).values(), [seed])[0].folder("r")
 
     one = folder("--algorithms td3")
     assert one == folder("--algorithms td3 --gamma 0.9 --render")  # 0.9 is the default
@@ -83,21 +82,19 @@ def test_the_command_is_told_without_the_places():
 
 
 MISTAKES = {
-    "--gama 0.9": "--gama is no flag",
+    "--gama 0.9": "--gama is no constant of ddpg.py, td3.py, sac.py",
     "--gamma": "--gamma needs a value",
     "--algorithms sac --auto-entropy yes": "--auto-entropy takes no value",
     "--env Pendulum-v1 Hopper-v5": "--env takes one environment",
     "--gamma 7": "no setting is left",
-    "--steps 0": "--steps and --evaluate-every must be larger than 0",
+    "--steps 0": r"--evaluate-every must be in \[1, --steps\]",
+    "--steps 100": r"--evaluate-every must be in \[1, --steps\]",
+    "--evaluate-every 0": r"--evaluate-every must be in \[1, --steps\]",
     "--seed 3": "--seed: comparisons take several, use --seeds",
     "--episodes 5": "--episodes: comparisons count steps, use --steps",
     "--model-dir m": "--model-dir: each run has a folder of its own in --runs-dir",
-    "--train": "--train: compare.py does so by itself",
-    "--resume": "--resume: compare.py does so by itself",
-    "--record film.gif": "--record: it shows one agent, give it to a script with --test",
-    "--tensorboard": "--tensorboard: it shows one agent, give it to a script with --train",
-    "--eager": "--eager: runs of a comparison are compiled",
-    "--steps 100": "--evaluate-every must not be larger than --steps",
+    "--train": "--train is no constant of ",
+    "--record film.gif": "--record is no constant of ",
 }
 
 
@@ -111,21 +108,19 @@ def test_mistakes_are_named(line):
     ("line", "message"),
     [
         ("--algorithms ppo", "ppo"),
-        ("--seeds a", "--seeds must be"),
-        ("--seeds 5-2", "--seeds 5-2 has no seed in it"),
-        ("--seeds 7 5-2", "--seeds 5-2 has no seed in it"),
-        ("--workers 0", "--workers must be in [1, 1000], got 0"),
-        ("--workers 1e9", "--workers must be a whole number, got '1e9'"),
-        ("--workers 1000000000", "--workers must be in [1, 1000]"),
-        ("--seeds 0-400000000", "--seeds has more than 10000 seeds"),
-        ("--seeds 0-6000 10000-16000", "--seeds has more than 10000 seeds"),
-        ("--seeds 4294967296", "--seeds must be in [0, 4294967295], got 4294967296"),
-        ("--seeds " + "9" * 5000, "--seeds must be"),
-        ("--name ../../x", "--name must be a name for files"),
-        ("--name a\\b", "--name must be a name for files"),
-        ("--name=", "--name must be a name for files"),
-        ("--name " + "a" * 5000, "--name must be a name for files"),
-        ("--name " + "长" * 80, "--name must be a name for files"),
+        ("--seeds a", "--seeds: must be"),
+        ("--seeds 7 5-2", "upward ranges such as 0-9, in [0, 4294967295], got '5-2'"),
+        ("--workers 0", "--workers: must be a whole number in [1, 1000], got '0'"),
+        ("--workers 1e9", "--workers: must be a whole number in [1, 1000], got '1e9'"),
+        ("--workers 1000000000", "--workers: must be a whole number in [1, 1000]"),
+        ("--seeds 0-400000000", "--seeds: 0-400000000 has more than 10000 seeds"),
+        ("--seeds 4294967296", "in [0, 4294967295], got '4294967296'"),
+        ("--seeds " + "9" * 5000, "--seeds: must be"),
+        ("--name ../../x", "--name: must be a name for files"),
+        ("--name a\\b", "--name: must be a name for files"),
+        ("--name=", "--name: must be a name for files"),
+        ("--name " + "长" * 80, "--name: must be a name for files"),
+        ("word", "'word' belongs to no flag"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(line, message, capsys):
@@ -140,8 +135,8 @@ def test_mistakes_on_the_command_line_are_named(line, message, capsys):
 def test_the_same_runs_are_not_two_curves(capsys):
     line = "--algorithms td3 --gamma 0.9 .9 --test-episodes 5 6"
     args, given = compare.parse(line.split())
-    found, refused = compare.settings_of(args, given)
-    assert (len(found), refused) == (1, True)
+    found, left_out = compare.settings_of(args, given)
+    assert (len(found), left_out) == (1, True)
     assert "gamma .9, test-episodes 6 is left out: it gives the same" in capsys.readouterr().err
 
 
@@ -185,15 +180,14 @@ def test_curves_are_on_common_steps():
 def test_table():
     (row,) = comparison.table({"TD3": RESULTS}, 100)
     area = np.mean([(-15 + 2 * (-15 + 1000 / 110) + 0) / 4, (-15 - 28 - 4) / 4])
-    assert row[:4] == ["TD3", 2, -4.0, -4.0]
-    assert row[4] == (-6.0, -2.0)
-    assert row[5:] == [-6.0, pytest.approx(area), 5.0]
+    assert row == {"setting": "TD3", "seeds": 2, "mean": -4.0, "IQM": -4.0, "low": -6.0,
+                   "high": -2.0, "worst_seed": -6.0, "area": pytest.approx(area), "seconds": 5.0}
     text = comparison.as_markdown([row], optimum=-1.25)
     assert "| TD3 | 2 | -4.0 | -4.0 | -6.0 to -2.0 | -6.0 | -9.2 | 5.0 |" in text
     assert {line.count("|") for line in text.splitlines()} == {9}
     (as_csv,) = csv.DictReader(comparison.as_csv([row]).splitlines())
-    assert as_csv["setting"] == "TD3" and float(as_csv["low"]) == -6.0
-    assert float(as_csv["seconds"]) == 5.0
+    assert list(as_csv) == list(row) and as_csv["setting"] == "TD3"
+    assert (float(as_csv["low"]), float(as_csv["seconds"])) == (-6.0, 5.0)
 
 
 def test_picture(tmp_path):
@@ -237,6 +231,7 @@ def compared(tmp_path_factory):
     return folder, out
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_draws_and_tabulates(compared):
     folder, out = compared
     assert out[0] == "Runs: 4, finished already: 0"
@@ -256,6 +251,7 @@ def test_a_comparison_trains_draws_and_tabulates(compared):
     assert not list(folder.glob("runs/*/*/model/*/training.npz"))
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_repeated(compared):
     folder, _ = compared
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/result.json")}
@@ -273,6 +269,7 @@ def children(pid):
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes as Linux lists them")
 def test_a_killed_run_is_reported_and_tried_once_more(compared, tmp_path):
     flags = ["--algorithms", "td3", "--seeds", "0", *TINY]
@@ -294,6 +291,7 @@ def test_a_killed_run_is_reported_and_tried_once_more(compared, tmp_path):
 SIGNALS = [("SIGINT", 130, 2), ("SIGTERM", 143, 1), ("SIGHUP", 129, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
 @pytest.mark.parametrize(("name", "status", "times"), SIGNALS)
 def test_a_signal_leaves_what_the_same_command_goes_on_with(compared, tmp_path, name, status,
@@ -323,6 +321,7 @@ def table(folder):
     return (folder / "image" / "compare_Pendulum-v1.md").read_text()
 
 
+@pytest.mark.slow
 def test_two_comparisons_at_once_share_the_runs(compared, tmp_path):
     flags = ["--algorithms", "td3", "--seeds", "0-2", "--workers", "2", *TINY]
     both = []
@@ -342,6 +341,7 @@ def test_two_comparisons_at_once_share_the_runs(compared, tmp_path):
         assert results(tmp_path)[key] == results(compared[0])[key]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
 def test_kill_9_and_the_same_command_again(compared, tmp_path):
     flags = ["--algorithms", "td3", "--seeds", "0", *TINY]
@@ -358,6 +358,7 @@ def test_kill_9_and_the_same_command_again(compared, tmp_path):
     assert result == results(compared[0])[key]
 
 
+@pytest.mark.slow
 def test_what_other_code_has_given_is_not_used(compared, tmp_path):
     for name in ("compare.py", "td3.py", "common", "benchmarks"):
         path = ROOT / name
@@ -395,6 +396,7 @@ gymnasium.register("Task-v0", entry_point=PendulumEnv, max_episode_steps=60)
 """
 
 
+@pytest.mark.slow
 def test_from_another_folder_with_an_environment_of_ones_own(tmp_path):
     (tmp_path / "mine.py").write_text(TASK)
     flags = ["--algorithms", "td3", "--seeds", "0", "--env", "mine:Task-v0", *TINY]
@@ -408,6 +410,7 @@ def test_from_another_folder_with_an_environment_of_ones_own(tmp_path):
     assert (tmp_path / "image" / "compare_mine-Task-v0.png").exists()
 
 
+@pytest.mark.slow
 def test_a_bad_setting_does_not_end_the_others(tmp_path):
     flags = ["--algorithms", "td3", "--seeds", "0", *TINY, "--q-lr", "3e-4", "1e38"]
     status, out, err = run(tmp_path, *flags, "--gamma", "0.9", "1.5")
@@ -423,11 +426,13 @@ def test_a_bad_setting_does_not_end_the_others(tmp_path):
 # ---- files and outputs
 
 
-def a_run(provenance=None):
-    args, given = compare.parse(["--algorithms", "td3", "--seeds", "0", *TINY])
-    (found,) = compare.all_runs(compare.settings_of(args, given)[0], args.seeds)
-    found.provenance = provenance or found.provenance
-    return found
+@functools.cache
+def the_run():
+    return compare.all_runs(settings(" ".join(["--algorithms", "td3", *TINY])).values(), [0])[0]
+
+
+def a_run(**changed):
+    return replace(the_run(), **changed)
 
 
 def good_result():
@@ -435,7 +440,7 @@ def good_result():
             "test_returns": [-1.0, -2.0], "episode_reward": [-5.0], "steps": 240, "seconds": 1.0}
 
 
-DAMAGE = {
+DAMAGE = {  # keep() writes whole files, so this is other programs' or a disk's
     "empty": b"",
     "half": b'{"constants": {"ALG',
     "not UTF-8": b"\xff\xfe\x00\x80",
@@ -443,17 +448,9 @@ DAMAGE = {
     "deep": b"[" * 100_000,
     "no constants": {"constants": None},
     "other constants": {"constants": {"ALG_NAME": "TD3"}},
-    "a list for a number": {"seconds": [1.0]},
-    "a text for a list": {"test_returns": "abc"},
     "no test": {"test_returns": []},
-    "not finite": {"test_returns": [float("nan")]},
     "no evaluation": {"evaluations": []},
-    "an empty evaluation": {"evaluations": [[0, []], [240, []]]},
-    "texts in an evaluation": {"evaluations": [[0, ["a"]], [240, ["b"]]]},
-    "evaluations backwards": {"evaluations": [[240, [-1.0]], [0, [-1.0]]]},
-    "only the first evaluation": {"evaluations": [[0, [-1.0]]]},
     "fewer steps": {"evaluations": [[0, [-1.0]], [120, [-1.0]]]},
-    "evaluations of several sizes": {"evaluations": [[0, [-1.0]], [240, [-1.0, 2.0]]]},
     "a number for evaluations": {"evaluations": 7},
 }
 
@@ -487,7 +484,7 @@ def test_a_damaged_result_is_made_anew(tmp_path, monkeypatch, capsys):
     path = a_run().folder(tmp_path / "runs") / "result.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\xff")
-    monkeypatch.setattr(pools, "Local", lambda workers: FakePool({}))
+    monkeypatch.setattr(pools, "local", lambda workers: contextlib.nullcontext((1, Answers())))
     status = compare.main([*map(str, command(tmp_path)[2:]), "--algorithms", "td3", "--seeds", "0",
                            *TINY])
     out, err = capsys.readouterr()
@@ -499,7 +496,7 @@ def test_a_damaged_result_is_made_anew(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("flag", ["--runs-dir", "--image-dir"])
 def test_a_folder_that_is_a_file(flag, tmp_path, monkeypatch):
     (tmp_path / "FILE").write_text("kept")
-    monkeypatch.setattr(pools, "Local", None)  # nothing is started
+    monkeypatch.setattr(pools, "local", None)  # nothing is started
     for path in (tmp_path / "FILE", tmp_path / "FILE" / "below"):
         with pytest.raises(UserError, match=f"^{flag} .*FILE.*: cannot be written "):
             compare.main([*command(tmp_path)[2:], flag, str(path), "--seeds", "0", *TINY])
@@ -517,9 +514,10 @@ def quick(tmp_path, redirection):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 @pytest.mark.parametrize(("redirection", "message"), [
     ("> /dev/full", "compare.py: the output cannot be written (No space left on device); "
-     "what is finished is kept\n"),
+     "the run has stopped: send the output where it can be written\n"),
     ("> /dev/full 2>&1", ""),
-    ("| true", "compare.py: the output was closed; what is finished is kept\n"),
+    ("| true", "compare.py: the output was closed; "
+     "the run has stopped: send the output where it can be written\n"),
 ])
 def test_an_output_that_nobody_can_read(tmp_path, redirection, message):
     done = quick(tmp_path, redirection)
@@ -527,6 +525,7 @@ def test_an_output_that_nobody_can_read(tmp_path, redirection, message):
     assert runs.result(a_run(), tmp_path / "runs") == good_result()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
 def test_a_closed_stderr_and_letters_that_the_output_has_not(tmp_path):
     for nowhere in ("2>&-", ">&-", ">&- 2>&-"):
@@ -542,74 +541,77 @@ def test_a_closed_stderr_and_letters_that_the_output_has_not(tmp_path):
 # ---- who executes a run, and how often
 
 
-class FakePool:
-    """Answers as a dict says: from a run's label to a list of what execute() gives or raises."""
+class Answers:
+    """Stands for execute(): a dict says what each seed gives or raises, one after the other."""
 
-    size = 2
+    def __init__(self, answers=None):
+        self.answers, self.started = answers or {}, []
 
-    def __init__(self, answers):
-        self.answers, self.events, self.started, self.closed = answers, [], [], False
-
-    def start(self, run, folder):
-        self.started.append(str(run))
+    def __call__(self, run, folder, progress):
+        self.started.append(run.seed)
         answer = self.answers.get(run.seed, [good_result()]).pop(0)
-        what = "failed" if isinstance(answer, Exception) else "result"
-        self.events.append((run, what, answer))
-
-    def wait(self, seconds):
-        return self.events.pop(0) if self.events else time.sleep(0.01)
-
-    def close(self):
-        self.closed = True
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def test_only_what_no_script_has_refused_is_tried_once_more(tmp_path):
-    found = []
-    for seed in range(3):
-        found.append(a_run())
-        found[-1].seed = seed
-    pool = FakePool({0: [runs.Refused("td3.py: no"), None], 1: [UserError("killed"), OSError()],
-                     2: [UserError("killed"), good_result()]})
-    events = [(run and run.seed, what) for run, what, _ in pools.execute_all(found, tmp_path, pool)]
+    found = [replace(a_run(), seed=seed) for seed in range(3)]
+    execute = Answers({0: [runs.Refused("td3.py: no")], 1: [UserError("killed"), OSError()],
+                       2: [UserError("killed"), good_result()]})
+    events = [(run.seed, what) for run, what, _ in pools.execute_all(found, tmp_path, 2, execute)]
     assert sorted(events) == [(0, "failed"), (1, "failed"), (1, "retry"), (2, "result"),
                               (2, "retry")]
-    assert pool.closed and len(list(tmp_path.glob("*/*/result.json"))) == 1
-
-
-def test_a_run_that_a_killed_comparison_has_left_going_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(pools, "_AGAIN", 0.1)
-    in_use = runs.Refused("td3.py: model/TD3_Pendulum-v1 is in use by process 7 on a: wait")
-    pool = FakePool({0: [in_use, in_use, in_use, good_result()]})
-    events = [what for _, what, _ in pools.execute_all([a_run()], tmp_path, pool)]
-    assert events == ["held", "result"]
-    assert len(pool.started) == 4
+    assert len(list(tmp_path.glob("*/*/result.json"))) == 1
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_run_of_another_comparison_is_waited_for(tmp_path, finished):
-    here, pool = a_run(), FakePool({})
-    here.folder(tmp_path).mkdir(parents=True)
-    lock = FileLock(here.folder(tmp_path) / "run.lock")
-    lock.acquire()
-    events = pools.execute_all([here], tmp_path, pool)
-    assert next(events) == (None, "held", 1)
-    if finished:
-        runs.keep(here, tmp_path, good_result())
-    lock.release()  # as when its process dies
+@pytest.mark.parametrize("what", ["another comparison", "a training that a killed one has left"])
+def test_a_run_of_others_is_waited_for(what, tmp_path, finished, monkeypatch):
+    monkeypatch.setattr(pools, "_AGAIN", 0.1)
+    here, execute = a_run(), Answers()
+    folder = here.folder(tmp_path)
+    other = files.Lock(folder, name="run.lock") if what == "another comparison" else files.Lock(
+        here.state(folder).parent)
+    events = pools.execute_all([here], tmp_path, 2, execute)
+    with other:  # released as when its process dies
+        assert next(events) == (None, "held", 1)
+        if finished:
+            runs.keep(here, tmp_path, good_result())
     assert list(events) == [(here, "result", good_result())]
-    assert len(pool.started) == (not finished)
+    assert len(execute.started) == (not finished)
+
+
+def test_who_is_stopped_ends_the_runs_first(tmp_path):
+    here, ended = a_run(), []
+
+    def execute(run, folder, progress):
+        try:
+            while True:
+                progress(7)
+                time.sleep(0.01)
+        finally:
+            ended.append(run)
+
+    events = pools.execute_all([here, replace(here, seed=1)], tmp_path, 1, execute)
+    assert next(events) == (here, "steps", 7)
+    signals._handle(signal.SIGTERM, None)
+    with pytest.raises(signals.Stopped) as stopped:
+        list(events)
+    assert (stopped.value.code, ended) == (128 + signal.SIGTERM, [here])
 
 
 def test_a_run_whose_folder_cannot_be_made_fails_alone(tmp_path):
     here = a_run()
     here.folder(tmp_path).parent.mkdir()
     here.folder(tmp_path).write_text("a file")
-    ((_, what, why),) = pools.execute_all([here], tmp_path, FakePool({}))
+    ((_, what, why),) = pools.execute_all([here], tmp_path, 1, Answers())
     assert what == "failed" and "seed0" in why
 
 
+@pytest.mark.slow
 def test_code_that_changes_before_a_run_starts(tmp_path):
-    here = a_run({"code": "as it was", "versions": a_run().provenance["versions"]})
+    here = a_run(provenance={**a_run().provenance, "code": "as it was"})
     with pytest.raises(runs.Refused, match="the code changed after the comparison began"):
         runs.execute(here, tmp_path, threads=1)
     assert not list(tmp_path.glob("model/*/training.npz"))
@@ -621,7 +623,7 @@ def test_code_that_changes_before_a_run_starts(tmp_path):
 def test_ray_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install -r requirements-cluster\.txt"):
-        pools.OnRay()
+        pools.on_ray().__enter__()
 
 
 CLUSTER = """
@@ -635,10 +637,10 @@ first, second = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
 kept = []
 keep = runs.keep
 def first_result(run, *rest):
-    if not kept:  # the other node is in the middle of a run, or has one that is not fetched yet
+    kept.append(str(run))
+    if len(kept) == 1:  # the other node is in the middle of a run, or has one not fetched yet
         cluster.remove_node(second, allow_graceful=False)
         print("killed a node", flush=True)
-    kept.append(str(run))
     keep(run, *rest)
 runs.keep = first_result
 status = compare.main(["--ray", cluster.address, *sys.argv[1:]])
@@ -648,6 +650,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node(compared, tmp_path):
     pytest.importorskip("ray")
     flags = ["--algorithms", "td3", "sac", "--seeds", "0-1", *TINY]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from gym.envs.classic_control import PendulumEnv
 
-from common.making import make
 from common.errors import UserError
 from common.evaluation import SIDE_BY_SIDE, TEST_STARTS, VALIDATION_STARTS, Evaluation
+from common.making import make
 
 
 class Agent:

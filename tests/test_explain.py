@@ -1,7 +1,7 @@
 """--explain: the picture of what was learned, and what it is drawn from."""
 
-from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,26 +34,24 @@ def small_grid(monkeypatch):
     monkeypatch.setattr(explain, "N_SPEEDS", 41)
 
 
-def constants(folder, **changed):
-    usual = {"ALG_NAME": "TD3", "ENV_ID": "Pendulum-v1", "IMAGE_DIR": str(folder), "GAMMA": 0.9,
-             "RANDOM_SEED": 2, "REWARD_SCALE": 1.0, "UNIT_ACTIONS": False}
-    return usual | changed
+def settings(folder, reward_scale=1.0, gamma=0.9, **changed):
+    usual = {"algorithm": "TD3", "env_id": "Pendulum-v1", "image_dir": str(folder), "seed": 2,
+             "unit_actions": False, "preset": "chapter"}
+    constants = {"GAMMA": gamma, "REWARD_SCALE": reward_scale}
+    return SimpleNamespace(constants=constants, **(usual | changed))
 
 
 def drawn(monkeypatch, folder, agent=None, **changed):
     """What save() hands to the drawing, by name; nothing is drawn or written."""
     found = {}
 
-    class Figure:
-        def savefig(self, *args, **options):
-            pass
-
-    def draw(policies, values, episodes, constants):
+    def draw(figure, policies, values, episodes, titles, units, standardised):
         found.update(policies=policies, values=values, episodes=episodes)
-        return Figure()
+        found.update(texts=[*np.ravel(titles), *units])
 
     monkeypatch.setattr(explain, "_draw", draw)
-    explain.save(agent or Swinger(), Namespace(preset="chapter"), constants(folder, **changed))
+    monkeypatch.setattr(explain.curve, "save_figure", lambda path, figure: None)
+    explain.save(agent or Swinger(), settings(folder, **changed))
     return found
 
 
@@ -71,7 +69,7 @@ def test_path(folder, preset, expected):
 
 def test_picture(tmp_path, capsys):
     for name in "ab":
-        explain.save(Swinger(), Namespace(preset="chapter"), constants(tmp_path / name))
+        explain.save(Swinger(), settings(tmp_path / name))
     files = [tmp_path / name / "td3_Pendulum-v1_explained.png" for name in "ab"]
     assert capsys.readouterr().out.splitlines() == [f"Saved {file}" for file in files]
     assert Image.open(files[0]).size == (1200, 1050)
@@ -81,7 +79,7 @@ def test_picture(tmp_path, capsys):
 def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        explain.save(Swinger(), Namespace(preset="chapter"), constants(tmp_path / "file"))
+        explain.save(Swinger(), settings(tmp_path / "file"))
 
 
 def test_what_is_drawn(monkeypatch, tmp_path):
@@ -99,20 +97,35 @@ def test_what_is_drawn(monkeypatch, tmp_path):
 
 def test_the_units_are_the_environments(monkeypatch, tmp_path):
     plain = drawn(monkeypatch, tmp_path)
-    scaled = drawn(monkeypatch, tmp_path, REWARD_SCALE=0.1)
+    scaled = drawn(monkeypatch, tmp_path, reward_scale=0.1)
     np.testing.assert_allclose(scaled["values"][0], 10 * plain["values"][0], rtol=1e-5)
     # Of standardised rewards, nobody knows the scale.
-    kept = drawn(monkeypatch, tmp_path, REWARD_SCALE=0.1, STANDARDISE_REWARDS=True)
+    agent = Swinger()
+    agent.standardise_rewards = True
+    kept = drawn(monkeypatch, tmp_path, agent, reward_scale=0.1)
     np.testing.assert_array_equal(kept["values"][0], plain["values"][0])
-    unit = drawn(monkeypatch, tmp_path, UNIT_ACTIONS=True)  # the Swinger's 2 are clipped
+    unit = drawn(monkeypatch, tmp_path, unit_actions=True)  # the Swinger's 2 are clipped
     np.testing.assert_array_equal(unit["policies"][0], plain["policies"][0])
+
+
+def test_what_is_written(monkeypatch, tmp_path):
+    soft, standardised = Swinger(), Swinger()
+    soft.log_alpha, standardised.standardise_rewards = 0.0, True
+    best = ["best policy for γ = 0.9", "best value for γ = 0.9"]
+    for agent, q, unit in [
+        (Swinger(), "Q(s, π(s))", " rewards"),
+        (soft, "soft Q(s, π(s))", " rewards + entropy"),
+        (standardised, "Q(s, π(s))", "\nstandardised rewards"),
+    ]:
+        texts = drawn(monkeypatch, tmp_path, agent)["texts"]
+        assert texts == ["TD3's policy π", f"TD3's {q}", *best, unit, " rewards"]
 
 
 def test_the_line_is_the_episode_that_the_agent_plays(monkeypatch, tmp_path):
     from common.evaluation import Evaluation
 
     agent = td3.TD3(3, 1, td3.ReplayBuffer(10), 8, np.float32([2.0]))
-    (angles, speeds, total), best = drawn(monkeypatch, tmp_path, agent, GAMMA=1.0)["episodes"]
+    (angles, speeds, total), best = drawn(monkeypatch, tmp_path, agent, gamma=1.0)["episodes"]
     assert angles.shape == speeds.shape == (201,)
     assert total == pytest.approx(Evaluation("Pendulum-v1", 200).returns(agent, [2])[0], abs=0.01)
     assert (best[0][0], best[1][0]) == (angles[0], speeds[0])
@@ -132,7 +145,7 @@ def test_the_environment_is_closed_whatever_it_raises(monkeypatch):
     env = Broken()
     monkeypatch.setattr("common.making.make", lambda env_id: env)
     with pytest.raises(OSError, match="no simulator"):
-        explain._start({"ENV_ID": "Pendulum-v1", "RANDOM_SEED": 2})
+        explain._start(settings("image"))
     assert env.closed
 
 
@@ -189,6 +202,7 @@ def test_refused_before_anything_is_played(flags, line):
     assert run("td3", *flags.split()) == (2, [], [line])
 
 
+@pytest.mark.slow
 def test_a_shipped_agent(tmp_path):
     flags = ["--test", "--test-episodes", "1", "--explain", "--image-dir", str(tmp_path)]
     status, out, err = run("ddpg", *flags)

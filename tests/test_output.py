@@ -26,7 +26,7 @@ FULL = "the output cannot be written (No space left on device)"
 STOPPED = "; the run has stopped: send the output where it can be written"
 
 
-@pytest.fixture(params=["buffered", "unbuffered"])
+@pytest.fixture(params=["buffered", pytest.param("unbuffered", marks=pytest.mark.slow)])
 def shell(request, tmp_path):
     """Run a line of shell, where $RUN is the script: (its exit status, stdout, stderr)."""
     (tmp_path / "mine.py").write_text(SCRIPT, encoding="utf-8")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.pendulum_optimum import best_episode
 from common import pendulum
-from common.making import make
 from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
+from common.making import make
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
 RNG = np.random.default_rng(0)
@@ -84,7 +85,7 @@ BEST = {seed: optimum("Pendulum-v1", [seed]) for seed in (0, 1, 2, 28, 10_000)}
 def test_the_best_episode_can_be_played_and_is_nearly_as_good_as_the_file_says(env, values):
     for seed, best in BEST.items():  # 28 can only just come up at once
         env.reset(seed=seed)
-        found, torques = pendulum.best_episode(values, *env.unwrapped.state, width=30)
+        found, torques = best_episode(values, *env.unwrapped.state, width=30)
         played = sum(env.step([torque])[1] for torque in torques)
         assert len(torques) == pendulum.HORIZON
         assert played == pytest.approx(found, abs=1e-6)

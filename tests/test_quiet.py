@@ -82,11 +82,21 @@ def fake(python, tmp_path):
 PREPARE = "from common import quiet\nquiet.prepare(verbose=False)\n"
 
 
-def test_the_packages_are_silent(python):
-    done = python(RUN)
+# What other modules import is the real package, whatever its import costs.
+REAL = """
+assert all(getattr(module, "__spec__", 1) for name, module in list(sys.modules.items())
+           if name.startswith("sklearn"))
+from sklearn.metrics import f1_score
+assert tl.utils.f1_score is f1_score
+"""
+
+
+def test_the_packages_are_silent_and_their_own(python):
+    done = python(RUN + REAL)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
+@pytest.mark.slow
 def test_verbose_silences_nothing(python):
     done = python(RUN, "--verbose")
     assert done.returncode == 0
@@ -191,22 +201,10 @@ assert before[1] == tf.get_logger().level
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["ddpg", "td3", "sac"])
 def test_a_script_that_is_imported_prints_nothing_and_leaves_the_program_its_own(python, script):
     agent = "td3.TD3(3, 1, td3.ReplayBuffer(10), 8, 2.0).policy_net.get_action(np.zeros(3), 0.1)"
     more = f"import numpy as np, td3; {agent}" if script == "td3" else ""
     done = python(IMPORTED.format(script=script, name=script.upper(), more=more))
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-
-
-def test_nothing_stands_in_for_a_package(python):
-    """What other modules import is the real one, whatever its import costs."""
-    done = python(
-        PREPARE + "import sys\n"
-        "assert all(getattr(sys.modules.get(name), '__spec__', 1) for name in list(sys.modules)"
-        " if name.startswith('sklearn'))\n"
-        "from sklearn.metrics import f1_score\n"
-        "import tensorlayer as tl\n"
-        "assert tl.utils.f1_score is f1_score\n"
-    )
-    assert (done.returncode, done.stderr) == (0, "")
