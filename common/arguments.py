@@ -205,8 +205,7 @@ class Command:
         """The values of a preset, checked."""
         presets = {"chapter": {}} | defaults.PRESETS.get(self.algorithm, {})
         if preset not in presets:
-            names = " or ".join(presets)
-            raise UserError(f"--preset must be {names}, got {on_one_line(preset)}")
+            raise UserError(f"--preset must be {' or '.join(presets)}, got {on_one_line(preset)}")
         for name, value in presets[preset].items():
             where = f"the preset {preset} of {self.algorithm} in {defaults.__file__}"
             if name not in self._by_name:
@@ -217,7 +216,7 @@ class Command:
     def _parser(self):
         # The flags' column leaves room for the words; a longer flag has a line of its own.
         width = min(shutil.get_terminal_size().columns - 1, 100)
-        parser = Parser(
+        parser = _Raising(
             prog=self.name,
             usage="%(prog)s [--train] [--test] [flags]",
             description=self._title,
@@ -309,7 +308,7 @@ class Parser(argparse.ArgumentParser):
         message = message.removeprefix("argument ")
         message = message.replace(": expected one argument", " needs a value")
         message = re.sub(": ignored explicit argument .*", " takes no value", message, flags=re.S)
-        raise UserError(f"{self.prog}: {message}")
+        self.exit(2, f"{self.prog}: {message}\n")
 
     def print_help(self, file=None):
         try:
@@ -323,6 +322,15 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self):
         return super().format_help().replace(_NO_BREAK, " ")
+
+
+class _Raising(Parser):
+    """Raises what is wrong: whoever reads a Command decides what becomes of it."""
+
+    def exit(self, status=0, message=None):
+        if status == 2:
+            raise UserError(message.rstrip("\n"))
+        super().exit(status, message)
 
 
 def _words(argv, parser):
