@@ -47,9 +47,9 @@ class Feed:
 
     def give(self, argument):
         """The argument with a piece in place of each array and float."""
-        if isinstance(argument, tuple) and len(argument) > 1 and all(
+        if isinstance(argument, tuple) and all(
             isinstance(a, np.ndarray) and a.ndim in (1, 2) for a in argument
-        ):
+        ) and len({len(a) for a in argument}) == 1:
             return self._columns(argument)
         return mapped(argument, lambda number: self.take(np.shape(number)))
 
