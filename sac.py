@@ -186,6 +186,8 @@ class SAC:
         self.replay_buffer = replay_buffer
         self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
 
+        check_choice("weight_init", weight_init, "small", "fan_in")
+
         # all networks
         sizes = state_dim, action_dim, hidden_dim
         self.soft_q_net1 = SoftQNetwork(*sizes, weight_init=weight_init)

@@ -181,6 +181,8 @@ class TD3:
         self.replay_buffer = replay_buffer
         self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
 
+        check_choice("weight_init", weight_init, "small", "fan_in")
+
         # all networks
         sizes = state_dim, action_dim, hidden_dim
         self.q_net1 = QNetwork(*sizes, weight_init=weight_init)

@@ -4,6 +4,7 @@ One npz file, like the weights, because one file can be replaced in one step: wh
 run is killed, the old state or the new one is there, whole. It holds no pickle.
 """
 
+import copy
 import json
 import math
 import operator
@@ -13,8 +14,8 @@ import random
 import numpy as np
 
 from common import npz, weights
-from common.errors import UserError
-from common.files import printable, reason_of, unused, write_atomically
+from common.errors import UserError, one_line
+from common.files import unused, write_atomically
 from common.progress import Progress
 from common.provenance import changed
 
@@ -65,32 +66,32 @@ def restore(path, agent, env, constants, provenance):
         with npz.opened(path, _ANEW) as archive:
             header, progress = _header(archive, path)
             _refuse_other_constants(path, header["constants"], constants)
-            arrays = {entry.removesuffix(".npy") for entry in archive.namelist()} - {"header"}
-            saved = _unpacked(header["state"], archive, os.stat(path).st_size, arrays)
-            if arrays:
-                raise ValueError(f"surplus entries {sorted(arrays)}")
-            before = state_of(agent, env)
-            odd = _unlike(saved, before)
-            if odd:
-                raise UserError(f"{printable(path)}: was written by another version of this "
-                                f"script, or is damaged ({printable(odd)}). {_ANEW}")
-            before = _unpacked(_packed(before, "", copies := {}), copies)
-            try:
-                _put(saved, agent, env)
-                if not _same(saved, state_of(agent, env)):
-                    raise ValueError("a value is beyond what it can be")
-            except Exception:
-                _put(before, agent, env)
-                raise
             differing = changed(header["provenance"], provenance)
+            saved = _state_in(archive, path, header["state"])
+            before = copy.deepcopy(state_of(agent, env))
+            _check_like(saved, before, path)
+            sizes = [env.observation_space.shape[0], env.action_space.shape[0]]
+            for part in saved["agent"].values():
+                if isinstance(part, dict) and part.get("sizes") not in (None, sizes):
+                    raise ValueError("transitions of other sizes")
+            try:
+                with env.lent():  # and so as it was, its seed too, if anything fails
+                    env.restore_generator(saved["environment"])
+                    put(saved, agent)
+                    # What a part could not take over, or took for something else, shows here.
+                    np.testing.assert_equal(state_of(agent, env), saved)
+            except Exception:
+                put(before, agent)
+                raise
     except FileNotFoundError as error:
         raise UserError(
-            f"{printable(path)}: there is no such file, so nothing to resume. "
+            f"{one_line(path)}: there is no such file, so nothing to resume. "
             "Start with --train alone."
         ) from error
+    env.restore_generator(saved["environment"])
     if differing:
-        print(f"{printable(path)} was written by other code or packages "
-              f"({printable(differing)}): going on with the present ones.")
+        print(f"{one_line(path)} was written by other code or packages "
+              f"({one_line(differing)}): going on with the present ones.")
     return progress
 
 
@@ -108,17 +109,14 @@ def unfinished(path):
 
     A file that cannot be read counts as unfinished: newer code, or a patient person, may read it.
     """
-    if not os.path.lexists(path):
-        return ""
     progress = progress_in(path)
-    if progress is None:
-        what = "cannot be read as the state of a training"
-    elif progress.finished:
+    if not os.path.lexists(path) or (progress and progress.finished):
         return ""
-    else:
-        episodes = len(progress.episode_reward)
-        what = f"holds a training that was stopped after {episodes} episodes; --resume would go on"
-    return f"{printable(path)} {what}. It is kept as {printable(unused(path).name)}."
+    what = "cannot be read as the state of a training"
+    if progress:
+        what = (f"holds a training that was stopped after {progress.episodes} episodes; "
+                "--resume would go on")
+    return f"{one_line(path)} {what}. It is kept as {one_line(unused(path).name)}."
 
 
 def set_aside(path):
@@ -132,7 +130,7 @@ def set_aside(path):
         os.rename(path, kept)
     except OSError as error:
         raise UserError(
-            f"{printable(path)}: cannot be kept as {printable(kept.name)} ({reason_of(error)}). "
+            f"{one_line(path)}: cannot be kept as {one_line(kept.name)} ({one_line(error)}). "
             "Move it away, go on with --resume, or give another --model-dir."
         ) from error
     return kept
@@ -156,8 +154,8 @@ def state_of(agent, env):
     return state
 
 
-def _put(state, agent, env):
-    """Bring agent and environment to a state_of()."""
+def put(state, agent):
+    """Bring an agent, Python's and NumPy's random numbers to a state_of()."""
     agent.compiler.set_values(state["variables"])
     for name, value in state["agent"].items():
         place, _, attribute = name.rpartition(".")
@@ -167,66 +165,69 @@ def _put(state, agent, env):
             present.bit_generator.state = value
         elif hasattr(present, "restore"):
             present.restore(value)
+        elif isinstance(present, np.ndarray) and attribute in vars(holder):
+            present[...] = value  # which has the right length, or cannot
         else:
             setattr(holder, attribute, value)
-    env.restore_generator(state["environment"])
     version, words, gauss = state["random"]
+    if not (gauss is None or math.isfinite(gauss)):
+        raise ValueError("a random number that is not finite")
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(state["numpy"])
 
 
-# How a state lies in a file: JSON, with arrays apart
-
-
 def _packed(tree, place, arrays):
-    """The tree with the name of an entry in place of each array, which goes into `arrays`."""
+    """The tree with {"array": its place} instead of each array, which goes into `arrays`."""
     if isinstance(tree, dict):
         return {key: _packed(value, f"{place}{key}/", arrays) for key, value in tree.items()}
     if isinstance(tree, np.ndarray):
-        arrays[place[:-1]] = np.array(tree)
+        arrays[place[:-1]] = tree
         return {"array": place[:-1]}
     return tree
 
 
-def _unpacked(tree, archive, limit=0, left=None):
-    """The tree again; its arrays come from a dict, or from an archive and leave the set `left`."""
-    if not isinstance(tree, dict):
-        return tree
-    if tree.keys() != {"array"}:
-        return {key: _unpacked(value, archive, limit, left) for key, value in tree.items()}
-    if isinstance(archive, dict):
-        return archive[tree["array"]]
-    left.remove(tree["array"])
-    return npz.array(archive, tree["array"], limit)
+def _state_in(archive, path, packed):
+    """The tree of a file, its arrays read from there."""
+    # Stored, as by save(), entries cannot take more than the file has; nor should they, packed.
+    limit = os.stat(path).st_size
+    if sum(entry.file_size for entry in archive.infolist()) > limit:
+        raise ValueError("it takes more than there is of it")
+    unread = {entry.removesuffix(".npy") for entry in archive.namelist()} - {"header"}
+
+    def unpacked(tree):
+        if not isinstance(tree, dict):
+            return tree
+        if tree.keys() != {"array"}:
+            return {key: unpacked(value) for key, value in tree.items()}
+        unread.remove(tree["array"])
+        return npz.array(archive, tree["array"], limit)
+
+    tree = unpacked(packed)
+    if unread:
+        raise ValueError(f"surplus entries {sorted(unread)}")
+    return tree
 
 
-def _unlike(saved, present, place="state"):
-    """Where a saved tree cannot be what the present one has become; "" if it can everywhere."""
-    if isinstance(present, dict):
-        if not isinstance(saved, dict) or saved.keys() != present.keys():
-            return place
-        found = (_unlike(saved[key], present[key], f"{place}/{key}") for key in present)
-        return next(filter(None, found), "")
-    if isinstance(present, np.ndarray):
-        fits = isinstance(saved, np.ndarray) and saved.dtype == present.dtype
-        fits = fits and saved.ndim == present.ndim
-        return "" if fits and (saved.dtype.kind != "f" or np.isfinite(saved).all()) else place
-    if present is None:  # not known yet, such as the sizes in a buffer
-        return "" if isinstance(saved, (type(None), list)) else place
-    kinds = (int, float) if type(present) is float else (type(present),)
-    fits = type(saved) in kinds and (type(saved) is not float or math.isfinite(saved))
-    if place.endswith("/pos"):  # NumPy does not look where in its 624 words a Mersenne twister is
-        fits = fits and 0 <= saved <= 624
-    return "" if fits else place
-
-
-def _same(one, other):
-    """Whether two trees are equal, numbers in them by value."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(one, other)
-    return one == other
+def _check_like(saved, present, path, place="state"):
+    """Raise a UserError where a saved tree cannot be what the present one has become."""
+    if isinstance(present, dict) and isinstance(saved, dict) and saved.keys() == present.keys():
+        for key in present:
+            _check_like(saved[key], present[key], path, f"{place}/{key}")
+        return
+    if isinstance(present, np.ndarray) and isinstance(saved, np.ndarray):
+        fits = saved.dtype == present.dtype and saved.ndim == present.ndim
+        fits = fits and np.isfinite(saved).all()
+    elif type(present) is float:
+        fits = type(saved) in (int, float) and math.isfinite(saved)
+    elif present is None:  # not known yet, such as the sizes in a buffer
+        fits = isinstance(saved, (type(None), list))
+    else:
+        fits = type(saved) is type(present) and not isinstance(saved, dict)
+        if type(saved) is int:  # NumPy does not look where in its 624 words a twister is
+            fits = fits and 0 <= saved <= (624 if place.endswith("/pos") else math.inf)
+    if not fits:
+        raise UserError(f"{one_line(path)}: was written by another version of this script, or is "
+                        f"damaged ({one_line(place)}). {_ANEW}")
 
 
 def _header(archive, path):
@@ -235,27 +236,18 @@ def _header(archive, path):
     header = json.loads(npz.array(archive, "header", os.stat(path).st_size).item())
     if header["format"] != FORMAT:
         raise UserError(
-            f"{printable(path)}: was written by another version of these scripts (format "
-            f"{printable(repr(header['format']))}, not {FORMAT}). {_ANEW}"
+            f"{one_line(path)}: was written by another version of these scripts (format "
+            f"{one_line(header['format'])}, not {FORMAT}). {_ANEW}"
         )
-    if header.keys() != {"format", "constants", "provenance", "progress", "state"}:
-        raise ValueError("its header has other entries")
-    provenance = header["provenance"]
-    texts = [provenance["code"], *provenance["versions"].values()]
-    if not all(isinstance(text, str) for text in texts) or len(provenance) != 2:
-        raise ValueError("its provenance is odd")
-    header["constants"].items()  # a dict
     return header, Progress.from_dict(header["progress"])
 
 
 def _refuse_other_constants(path, saved, constants):
-    differing = [
-        f"{name} is {saved.get(name)!r:.60} there, {value!r} here"
-        for name, value in constants.items()
-        if name not in FREE and saved.get(name) != value
-    ]
+    differing = [f"{name} is {saved.get(name)!r:.60} there, {value!r} here"
+                 for name, value in constants.items()
+                 if name not in FREE and saved.get(name) != value]
     if differing:
         raise UserError(
-            f"{printable(path)}: the saved training has other constants: {'; '.join(differing)}. "
+            f"{one_line(path)}: the saved training has other constants: {'; '.join(differing)}. "
             "Give the same flags as at its start, or train anew, without --resume."
         )

@@ -131,6 +131,8 @@ class Compiler:
         Returns:
             What the last of them returns, as NumPy arrays.
         """
+        if getattr(fn, "__self__", self.agent) is not self.agent:
+            self.__reduce__()  # it is a method of a copy.copy()
         items = list(items)
         if len(items) != len(kinds) or not items:
             raise ValueError(f"{len(items)} items, but {len(kinds)} kinds")
@@ -187,6 +189,14 @@ class Compiler:
             refresh(model)
             model.compiler = self
 
+    def __reduce__(self):
+        """Copy and pickle would miss what is compiled and packed."""
+        name = type(self.agent).__name__
+        raise TypeError(
+            f"a {name} cannot be copied or pickled: make a new {name} with the same arguments, "
+            "then agent.save(path) and new.load(path) bring it the weights"
+        )
+
     def unpack(self):
         """Bring all variables up to date, for readers that hold them in a way of their own."""
         self._vectors.unpack()
@@ -237,15 +247,6 @@ def _objects_and_options(parts):
     objects = [(name, id(value)) for _, name, value in parts if not isinstance(value, plain)]
     options = [(name, type(v), v) for _, name, v in parts if isinstance(v, plain)]
     return objects, tuple(options)
-
-
-def cannot_be_copied(agent):
-    """For an agent's __reduce__: copy and pickle would miss what is compiled and packed."""
-    name = type(agent).__name__
-    raise TypeError(
-        f"a {name} cannot be copied or pickled: make a new {name} with the same arguments, then "
-        "agent.save(path) and new.load(path) bring it the weights"
-    )
 
 
 def joined(optimizer, weights):

@@ -170,6 +170,3 @@ def safe_name(env_id):
 def task_name(env_id, preset="chapter"):
     """The environment and, unless it is the chapter's, the preset: part of a file name."""
     return safe_name(env_id) + (f"_{safe_name(preset)}" if preset != "chapter" else "")
-
-
-printable = reason_of = one_line  # until checkpoint.py calls it so

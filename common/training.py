@@ -141,10 +141,9 @@ class Training:
             UserError: a loss or weight is not finite, or a file cannot be written.
         """
         done, settings = self.progress, self.settings
+        self._check_finite()
         done.episode_reward.append(float(episode_reward))
         done.steps += steps
-        done.learned = done.learned or self.agent.losses is not None
-        self._check_finite(done.episodes)
         speed = steps / max(time.time() - self.last, 1e-9)
         self.bar.set_postfix_str(
             f"running reward {self.all_episode_reward[-1]:.1f}, {speed:.0f} steps/s", refresh=False
@@ -221,9 +220,8 @@ class Training:
         done = self.progress
         # An episode that was cut off is in neither curve; its updates count.
         del self.all_episode_reward[done.episodes :]
-        done.learned = done.learned or self.agent.losses is not None
-        if done.learned and not finished:
-            self._check_finite(done.episodes + 1)
+        if not finished:
+            self._check_finite()
         # All is saved before anything is said: nobody may be listening any more.
         lines = self._save(collapse(done) if finished else "")
         try:
@@ -258,14 +256,14 @@ class Training:
             lines.append(f"Saved {self.image}")
         return lines
 
-    def _check_finite(self, episode):
-        if not self.progress.learned:
-            return
-        losses = self.agent.losses
+    def _check_finite(self):
+        """Raise a UserError unless what this episode's updates made is finite."""
+        done, losses = self.progress, self.agent.losses
+        done.learned = done.learned or losses is not None
         finite = losses is None or np.isfinite(losses).all()
-        if not (finite and self.agent.compiler.all_finite()):
+        if done.learned and not (finite and self.agent.compiler.all_finite()):
             raise UserError(
-                f"a loss or weight is no longer finite (episode {episode}): "
+                f"a loss or weight is no longer finite (episode {done.episodes + 1}): "
                 "nothing was saved; try smaller learning rates or another --reward-scale"
             )
 

@@ -200,8 +200,8 @@ class TD3:
         gamma=0.9,
         soft_tau=0.01,
     ):
-        """One update from a batch and N(0, 1) noise; returns the losses of q1, q2,
-        policy, and the mean of q1.
+        """One update from a batch and N(0, 1) noise; returns the losses of q1 and q2, the mean
+        of q1 and, where the policy was updated, its loss.
         """
         self.update_cnt += 1
         smoothing = np.clip(eval_noise_scale * noise, -2 * eval_noise_scale, 2 * eval_noise_scale)
@@ -217,7 +217,7 @@ class TD3:
         q1_loss, q_mean = regress(self.q_net1, self.q_optimizer1, state, action, y)
         q2_loss, _ = regress(self.q_net2, self.q_optimizer2, state, action, y)
         if self.update_cnt % self.interval:
-            return [q1_loss, q2_loss, 0.0, q_mean]
+            return [q1_loss, q2_loss, q_mean]
 
         action, backward = deterministic(self.policy_net, state, self.action_range)
         q, slope = climb(self.climbed, state, action)
@@ -225,7 +225,7 @@ class TD3:
         soft_update(self.q_net1, self.target_q_net1, soft_tau)
         soft_update(self.q_net2, self.target_q_net2, soft_tau)
         soft_update(self.policy_net, self.target_policy_net, soft_tau)
-        return [q1_loss, q2_loss, -q.mean(), q_mean]
+        return [q1_loss, q2_loss, q_mean, -q.mean()]
 
 
 class TanhGaussian:

@@ -1,12 +1,12 @@
 """common/replay_buffer.py: a ring that forgets the oldest, and fair batches from it."""
 
+import copy
 import itertools
 import random
 from collections import deque
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,11 +135,10 @@ def test_capacity_may_be_written_as_5e5():
 
 @pytest.mark.parametrize("pushed", [0, 1, 4])
 def test_too_large_a_batch(pushed):
-    """The message names both numbers; sample and rows agree; the buffer stays as it was."""
+    """The message names both numbers; the buffer stays as it was."""
     buffer = filled(pushed, capacity=8)
-    for draw in (buffer.sample, buffer.rows):
-        with pytest.raises(ValueError, match=f"{pushed + 1} .*{pushed} "):
-            draw(pushed + 1)
+    with pytest.raises(ValueError, match=f"{pushed + 1} .*{pushed} "):
+        buffer.sample(pushed + 1)
     assert len(buffer) == pushed
     if pushed:
         assert sorted(numbers_of(buffer.sample(pushed))) == list(range(pushed))
@@ -200,7 +199,6 @@ def test_what_is_sampled_is_a_copy():
     buffer = filled(6)
     for array in buffer.sample(6):
         array[:] = 99
-    buffer.rows(6)[:] = 99
     assert sorted(numbers_of(buffer.sample(6))) == list(range(6))
 
 
@@ -210,8 +208,8 @@ def test_a_batch_does_not_change_with_later_pushes():
     before = [array.copy() for array in batch]
     for number in range(6, 12):
         buffer.push(*transition(number))
-    for array, copy in zip(batch, before):
-        np.testing.assert_array_equal(array, copy)
+    for array, old in zip(batch, before):
+        np.testing.assert_array_equal(array, old)
 
 
 # --- fairness; the seeds are fixed, so the outcome is too
@@ -241,53 +239,16 @@ def test_each_pair_is_as_likely():
     assert abs(far_from_uniform(list(pairs.values()), draws, 1 / len(pairs))) < 4
 
 
-def test_batches_of_one_call_are_independent():
+def test_batches_are_independent():
     """Of 10 transitions, two batches of 5 share k as often as two separate draws would."""
     buffer, draws = filled(10), 4000
     shared = np.zeros(6)
     for _ in range(draws):
-        first, second = (buffer.columns(rows)[2][:, 0] for rows in buffer.rows(5, 2))
+        first, second = (buffer.sample(5)[2] for _ in range(2))
         shared[len(np.intersect1d(first, second))] += 1
     odds = np.array([1, 25, 100, 100, 25, 1]) / 252  # hypergeometric
     chi2 = ((shared - draws * odds) ** 2 / (draws * odds)).sum()
     assert chi2 < 5 + 4 * np.sqrt(10)
-
-
-# --- rows() and columns(), from which the compiled updates learn
-
-
-@pytest.mark.parametrize("n_batches", [1, 2, 5])
-@pytest.mark.parametrize("batch_size", [1, 6])
-def test_rows(n_batches, batch_size):
-    buffer = filled(6)
-    rows = buffer.rows(batch_size, n_batches)
-    assert rows.shape == (n_batches, batch_size, 3 + 2 + 1 + 3 + 1)
-    assert rows.dtype == np.float32
-    for batch in rows:
-        state, action, reward, next_state, done = buffer.columns(batch)
-        drawn = numbers_of((state, action, reward[:, 0], next_state, done[:, 0]))
-        assert len(set(drawn)) == batch_size
-
-
-@pytest.mark.parametrize("action_dim", [1, 2])
-@pytest.mark.parametrize("convert", [np.array, tf.constant])
-def test_columns(action_dim, convert):
-    """Of arrays and of tensors, always two-dimensional: (N, 1) for reward and done."""
-    buffer = filled(8, action_dim=action_dim)
-    rows = buffer.rows(5)[0]
-    columns = buffer.columns(convert(rows))
-    assert [tuple(c.shape) for c in columns] == [(5, 3), (5, action_dim), (5, 1), (5, 3), (5, 1)]
-    assert all(isinstance(column, type(convert(0.0))) for column in columns)
-    np.testing.assert_array_equal(np.hstack([np.asarray(c) for c in columns]), rows)
-
-
-def test_sample_is_the_first_of_rows():
-    """Either way of drawing takes the same transitions from the same seed."""
-    one, other = filled(20), filled(20)
-    state, action, reward, next_state, done = one.sample(7)
-    batch = state, action, reward[:, None], next_state, done[:, None]
-    for expected, column in zip(batch, other.columns(other.rows(7)[0])):
-        np.testing.assert_array_equal(column, expected)
 
 
 # --- seeds
@@ -321,7 +282,6 @@ def test_sampling_leaves_the_global_generators_alone():
     buffer = filled(20)
     states = random.getstate(), np.random.get_state()
     buffer.sample(5)
-    buffer.rows(5, 3)
     assert random.getstate() == states[0]
     np.testing.assert_equal(np.random.get_state(), states[1])
 
@@ -333,3 +293,33 @@ def test_a_cleared_buffer_is_as_new():
     assert (len(buffer), buffer.position, buffer.buffer) == (0, 0, None)
     buffer.push([1.0], [0.5, 0.25], 1.0, [3.0], True)  # of other sizes
     np.testing.assert_array_equal(buffer.sample(1)[1], [[0.5, 0.25]])
+
+
+# --- state() and restore()
+
+
+@pytest.mark.parametrize(("stored", "capacity"), [(0, 5), (3, 5), (5, 5), (13, 5)])
+def test_restored_goes_on_as_the_other_does(stored, capacity):
+    one, other = filled(stored, capacity), filled(8, capacity, seed=1, state_dim=1)
+    state = copy.deepcopy(one.state())
+    assert len(state["rows"]) == min(stored, capacity)
+    other.restore(state)
+    for number in range(stored, stored + 7):
+        for buffer in (one, other):
+            buffer.push(*transition(number))
+        assert (len(one), one.position) == (len(other), other.position)
+        assert numbers_of(one.sample(len(one))) == numbers_of(other.sample(len(one)))
+    np.testing.assert_equal(one.state(), other.state())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("capacity", 6), ("position", -1), ("position", 2), ("position", 5),
+        ("rows", np.zeros((6, 10), np.float32)), ("rows", np.zeros((3, 9), np.float32)),
+    ],
+)
+def test_the_state_of_another_buffer_is_refused(name, value):
+    state = copy.deepcopy(filled(3, 5).state())
+    with pytest.raises(ValueError):
+        ReplayBuffer(5).restore({**state, name: value})

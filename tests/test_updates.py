@@ -299,6 +299,7 @@ class SACPair(BufferPair):
         return self.agent.policy_net.get_action(self.state, greedy=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, options",
     [
@@ -328,7 +329,8 @@ def test_compiled_updates_follow_the_reference(kind, n_updates, options):
     kind(**options).run(54 // n_updates, n_updates)
 
 
-@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+@pytest.mark.parametrize("eager", [pytest.param(False, marks=pytest.mark.slow, id="compiled"),
+                                   pytest.param(True, id="eager")])
 @pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
 def test_the_papers_way(monkeypatch, kind, eager):
     """Rewards as they are, times a factor; and TD3's target actions within the range."""
