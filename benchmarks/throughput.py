@@ -464,7 +464,8 @@ def main():
     print(machine, flush=True)
     report = {"machine": machine, "command": " ".join(sys.argv)}
     for sizes in ["chapter"] if args.quick else ["chapter", "papers"]:
-        contestants = CONTESTANTS if sizes == "chapter" else ["ours", "plain", "SB3", "SBX", "floor"]
+        papers = ["ours", "plain", "SB3", "SBX", "floor"]
+        contestants = CONTESTANTS if sizes == "chapter" else papers
         contestants = ["ours", "before"] if args.before else contestants
         scale = share if sizes == "chapter" else share / 5
         report[sizes] = {}
