@@ -48,8 +48,8 @@ STEPS["before"] = STEPS["ours"]
 LABELS = {"ours": "this project", "plain": "with a plain tf.function",
           "eager": "this project, --eager", "SB3": "SB3 (PyTorch)", "SBX": "SBX (JAX)",
           "floor": "updates alone, in one XLA call"}
-COLORS = {"ours": "#1f77b4", "plain": "#6fa8d6", "eager": "#aec7e8", "SB3": "#ff7f0e", "SBX": "#2ca02c",
-          "floor": "#bbbbbb"}
+COLORS = {"ours": "#1f77b4", "plain": "#6fa8d6", "eager": "#aec7e8", "SB3": "#ff7f0e",
+          "SBX": "#2ca02c", "floor": "#bbbbbb"}
 SCALING = {"width": 256, "batch": 256, "updates": 1, "delay": 2, "layers": 3}  # of TD3
 SCALING_OVER = {"batch": [32, 64, 128, 256, 512, 1024], "width": [32, 64, 128, 256, 512]}
 WARM_UP = 1100  # steps before learning, so that batches are drawn from something
