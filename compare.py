@@ -143,7 +143,7 @@ def settings_of(args, given):
             label = ", ".join([name[:-3].upper(), *(f"{flag[2:]} {chosen[flag]}" for flag in
                                                     varied(given) if flag in chosen)])
             try:
-                constants = dict(script.quietly(["--train", *words]).everything)
+                constants = dict(script.read(["--train", *words]).everything)
                 new = runs.Run(name, words, None, chosen["--preset"], constants, label, code)
                 for other in settings:
                     if (other.setting, other.preset) == (new.setting, new.preset):

@@ -62,7 +62,7 @@ def main():
     print(f"| {args.env} | mean return | worst return |\n|---|---|---|")
     try:
         for algorithm in args.algorithms:
-            settings = Command(ROOT / f"{algorithm}.py").quietly(
+            settings = Command(ROOT / f"{algorithm}.py").read(
                 ["--test", "--env", args.env, "--preset", args.preset,
                  "--model-dir", args.model_dir])
             agent = load_agent(settings)

@@ -41,22 +41,29 @@ SIZES = {
         "sac": {"width": 256, "batch": 256, "updates": 1, "delay": 1, "layers": 3},
     },
 }
-CONTESTANTS = ["ours", "eager", "SB3", "SBX", "floor"]
-STEPS = {"ours": 1000, "eager": 20, "SB3": 200, "SBX": 500, "floor": 1000}  # in one turn
+CONTESTANTS = ["ours", "plain", "eager", "SB3", "SBX", "floor"]
+# in one turn
+STEPS = {"ours": 1000, "plain": 500, "eager": 20, "SB3": 200, "SBX": 500, "floor": 1000}
 STEPS["before"] = STEPS["ours"]
-LABELS = {"ours": "this project", "eager": "this project, --eager", "SB3": "SB3 (PyTorch)",
-          "SBX": "SBX (JAX)", "floor": "updates alone, in one XLA call"}
-COLORS = {"ours": "#1f77b4", "eager": "#aec7e8", "SB3": "#ff7f0e", "SBX": "#2ca02c",
-          "floor": "#bbbbbb"}
+LABELS = {"ours": "this project", "plain": "with a plain tf.function",
+          "eager": "this project, --eager", "SB3": "SB3 (PyTorch)", "SBX": "SBX (JAX)",
+          "floor": "updates alone, in one XLA call"}
+COLORS = {"ours": "#1f77b4", "plain": "#6fa8d6", "eager": "#aec7e8", "SB3": "#ff7f0e",
+          "SBX": "#2ca02c", "floor": "#bbbbbb"}
 SCALING = {"width": 256, "batch": 256, "updates": 1, "delay": 2, "layers": 3}  # of TD3
 SCALING_OVER = {"batch": [32, 64, 128, 256, 512, 1024], "width": [32, 64, 128, 256, 512]}
 WARM_UP = 1100  # steps before learning, so that batches are drawn from something
 
 
 class Ours:
-    """This project's agent in the scripts' loop, on behalf of a worker process."""
+    """This project's agent in the scripts' loop, on behalf of a worker process.
 
-    def __init__(self, algorithm, size, eager, clock):
+    Args:
+        how: "ours", "eager", or "plain": compiled by tf.function alone, without the fast engine.
+    """
+
+    def __init__(self, algorithm, size, how, clock):
+        eager = how == "eager"
         from common import quiet
 
         quiet.prepare(verbose=False)
@@ -79,6 +86,7 @@ class Ours:
             delay = [size["delay"]] if algorithm == "td3" else []
             self.agent = make_agent(state_dim, 1, self.buffer, size["width"], high, *delay,
                                     eager=eager)
+        self.agent.compiler.plain = how == "plain"
         self.state, self.step_count = self.env.reset(), 0
         clock("build the agent")
         self._steps(WARM_UP, learn=False)
@@ -166,15 +174,17 @@ class Floor(Ours):
     """The updates of Ours, again and again inside one XLA call."""
 
     def __init__(self, algorithm, size, clock):
-        super().__init__(algorithm, size, eager=True, clock=clock)
+        super().__init__(algorithm, size, "eager", clock)
         import tensorflow as tf
 
+        from common.compiled import StandardNormal
+
         # Noise of zeros: the numbers do not matter, and drawing them is not part of the floor.
-        self.module.StandardNormal.sample = lambda self, shape: tf.zeros(shape)
+        StandardNormal.sample = lambda self, shape: tf.zeros(shape)
         agent, rows = self.agent, tf.constant(self.sample())
         constants = {"ddpg": [], "td3": [0.5, 1.0, 0.9, 0.01], "sac": [1.0, -1.0, 0.99, 0.01]}
         turn = {"sac": lambda i: [True], "td3": lambda i: [(i + 1) % size["delay"] == 0]}
-        turns = turn.get(algorithm, lambda i: [])
+        turns = turn.get(algorithm, lambda i: [None])
         # Where the policy has its turn once in several steps, one pass is that many steps.
         self.period = max(1, size["delay"] // size["updates"])
 
@@ -253,8 +263,8 @@ def worker(contestant, algorithm, size, started):
     os.dup2(2, 1)  # what the libraries print must not reach the parent as an answer
     if contestant == "floor":
         player = Floor(algorithm, size, clock)
-    elif contestant in ("ours", "eager"):
-        player = Ours(algorithm, size, contestant == "eager", clock)
+    elif contestant in ("ours", "plain", "eager"):
+        player = Ours(algorithm, size, contestant, clock)
     else:
         player = Baselines(contestant, algorithm, size, clock)
     player.run(100 if contestant != "eager" else 5)
@@ -416,12 +426,12 @@ def scaling_picture(path, results, machine):
 def picture(path, results, machine):
     """Bars of steps per second, one group for each algorithm; logarithmic."""
     figure, axes = new_figure(4.8)
-    names = [n for n in ("eager", "SB3", "SBX", "ours", "floor")
+    names = [n for n in ("eager", "plain", "SB3", "SBX", "ours", "floor")
              if n in next(iter(results.values()))["median"]]
     for k, name in enumerate(names):
-        places = [i + (k - (len(names) - 1) / 2) * 0.16 for i in range(len(results))]
+        places = [i + (k - (len(names) - 1) / 2) * 0.14 for i in range(len(results))]
         speeds = [1e3 / result["median"][name] for result in results.values()]
-        bars = axes.bar(places, speeds, 0.15, label=LABELS[name], color=COLORS[name])
+        bars = axes.bar(places, speeds, 0.13, label=LABELS[name], color=COLORS[name])
         axes.bar_label(bars, [f"{s:,.0f}" for s in speeds], fontsize=7, padding=1)
     axes.set_xticks(range(len(results)), [a.upper() for a in results])
     axes.set_yscale("log")
@@ -454,7 +464,8 @@ def main():
     print(machine, flush=True)
     report = {"machine": machine, "command": " ".join(sys.argv)}
     for sizes in ["chapter"] if args.quick else ["chapter", "papers"]:
-        contestants = CONTESTANTS if sizes == "chapter" else ["ours", "SB3", "SBX", "floor"]
+        papers = ["ours", "plain", "SB3", "SBX", "floor"]
+        contestants = CONTESTANTS if sizes == "chapter" else papers
         contestants = ["ours", "before"] if args.before else contestants
         scale = share if sizes == "chapter" else share / 5
         report[sizes] = {}

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import difflib
 import importlib.util
-import io
 import math
 import re
 import shutil
@@ -124,9 +123,9 @@ def parse(script, name):
     output.prepare()
     try:
         command = Command(script)
+        settings = command.read(sys.argv[1:])
     except UserError as error:
-        Parser().exit(2, f"{Path(script).name}, {error}\n")
-    settings = command.read(sys.argv[1:])
+        Parser().exit(2, f"{error}\n")
     output.errors_on_one_line(command.name, settings.verbose)
     signals.install()
     quiet.prepare(settings.verbose)
@@ -144,16 +143,17 @@ class Command:
         flags: dict from the flags made of constants to whether they take a value.
 
     Raises:
-        UserError: a constant cannot be one; the message begins with its line.
+        UserError: a constant cannot be one; the message begins with its file and line.
     """
 
     def __init__(self, script):
         self.script = Path(script).absolute()
         self.name = self.script.name
-        self._title, self.algorithm, own = constants.read(script, [*_RUN, "--help"])
+        of_all = constants.read(defaults.__file__)[2]
+        taken = [*_RUN, "--help", *(flag for constant in of_all for flag in constant.flags)]
+        self._title, self.algorithm, own = constants.read(script, taken)
         self._own = [constant.name for constant in own]
-        taken = [*_RUN, "--help", *(flag for constant in own for flag in constant.flags)]
-        self._constants = own + constants.read(defaults.__file__, taken)[2]
+        self._constants = own + of_all
         self._by_name = {constant.name: constant for constant in self._constants}
         self.flags = {flag: constant.kind is not bool
                       for constant in self._constants for flag in constant.flags}
@@ -176,7 +176,8 @@ class Command:
         """The Settings of the words after the script's name.
 
         Raises:
-            SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
+            UserError: it names what is wrong; the message begins with the script's name.
+            SystemExit: after --help.
         """
         parser = self._parser()
         args, unknown = parser.parse_known_args(_words(argv, parser))
@@ -188,11 +189,7 @@ class Command:
             for constant in self._constants:
                 given = args.pop(constant.name, None)  # None: the flag was not used
                 if given is not None:
-                    try:
-                        values[constant.name] = constant.checked(given, typed=True)
-                    except ValueError as error:
-                        got = on_one_line(given)
-                        raise UserError(f"{constant.flag} must be {error}, got {got}") from None
+                    values[constant.name] = constant.checked(given, constant.flag, typed=True)
             if not (args["train"] or args["test"]):
                 parser.print_usage(sys.stderr)
                 raise UserError(
@@ -201,40 +198,25 @@ class Command:
             settings = self.settings(values, **args)
             _check_together(settings)
         except UserError as error:
-            parser.error(str(error))
+            raise UserError(f"{self.name}: {error}") from None
         return settings
-
-    def quietly(self, argv):
-        """As read(), but what is wrong is a UserError."""
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                return self.read(argv)
-        except SystemExit as error:
-            raise UserError(said.getvalue().strip().splitlines()[-1]) from error
 
     def _preset(self, preset):
         """The values of a preset, checked."""
         presets = {"chapter": {}} | defaults.PRESETS.get(self.algorithm, {})
         if preset not in presets:
-            names = " or ".join(presets)
-            raise UserError(f"--preset must be {names}, got {on_one_line(preset)}")
+            raise UserError(f"--preset must be {' or '.join(presets)}, got {on_one_line(preset)}")
         for name, value in presets[preset].items():
             where = f"the preset {preset} of {self.algorithm} in {defaults.__file__}"
             if name not in self._by_name:
                 raise UserError(f"{where} has {name}, which is no constant of {self.name}")
-            try:
-                self._by_name[name].checked(value)
-            except ValueError as error:
-                raise UserError(
-                    f"{where}: {name} must be {error}, got {on_one_line(value)}"
-                ) from None
+            self._by_name[name].checked(value, f"{where}: {name}")
         return presets[preset]
 
     def _parser(self):
         # The flags' column leaves room for the words; a longer flag has a line of its own.
         width = min(shutil.get_terminal_size().columns - 1, 100)
-        parser = Parser(
+        parser = _Raising(
             prog=self.name,
             usage="%(prog)s [--train] [--test] [flags]",
             description=self._title,
@@ -340,6 +322,15 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self):
         return super().format_help().replace(_NO_BREAK, " ")
+
+
+class _Raising(Parser):
+    """Raises what is wrong: whoever reads a Command decides what becomes of it."""
+
+    def exit(self, status=0, message=None):
+        if status == 2:
+            raise UserError(message.rstrip("\n"))
+        super().exit(status, message)
 
 
 def _words(argv, parser):

@@ -3,9 +3,9 @@
 An update written with GradientTape, apply_gradients and assign runs operation by operation
 from Python: hundreds of calls, each far longer than its arithmetic. Here it becomes one. The lines
 that are traced are the lines a reader sees; nothing is written twice. Two engines can run them: the
-fast one (common/flat.py) stands on what TensorFlow does not promise (common/private.py), so the
-first call of each function is held against the same lines run eagerly. Where they do not agree,
-the plain one (common/plain.py) takes over, and says so.
+fast one (common/flat.py) stands on what TensorFlow does not promise (common/private.py), so what
+it compiles is first held against the same lines run eagerly. Where that fails, the plain one
+(common/plain.py) takes over, and says so.
 
 A compiled function has the agent's networks, optimizers and options built in. So each call
 first looks whether they are still the same objects, and compiles anew if they are not.
@@ -21,12 +21,14 @@ import numpy as np
 import tensorflow as tf
 from tensorlayer.models import Model
 
-from common import private
 from common.flat import FlatProgram, Vectors
 from common.networks import named_variables, parts_of, refresh
-from common.plain import Feed, PlainProgram, as_numpy, kind_of, mapped
+from common.plain import Feed, PlainProgram, kind_of, run_eagerly
+from common.private import trained_by
+from common.trial import hold_against_eager
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
+TAKEN_OVER = "the plain tf.function takes over, slower, same results."
 
 
 class StandardNormal:
@@ -79,11 +81,15 @@ def compiled(method):
                 return method(self, *args)
             first = np.asarray(first, np.float32)
         args = (first, *others, *defaults[len(args) :])
-        compiler = getattr(self, "compiler", None)
-        if compiler is None:
-            return as_numpy(method(self, *_tensors(args)))
-        key = method, id(self)
-        return compiler.run(key, lambda args, _: method(self, *args), [args], (None,), ())
+
+        def fn(item, kind, *args):
+            return method(self, *args)
+
+        if getattr(self, "compiler", None) is not None:
+            self.compiler.check()
+            if self.compiler is not None:  # a network may have been replaced by another
+                return self.compiler.run((method, id(self)), fn, args)
+        return run_eagerly(fn, args)
 
     return call
 
@@ -105,9 +111,10 @@ class Compiler:
         self.programs = {}  # by engine, function and kind of arguments, for the present options
         self._programs = {}  # by options
         self._parts = [({}, "none yet", None)]  # (namespace, name, value) of each
-        self._variables = None
+        self._variables = {}  # by name
         self._vectors = Vectors()
         self._announced = False
+        self._networks = []
         self._bind()
 
     def for_each(self, fn, items, kinds, *rest):
@@ -127,23 +134,23 @@ class Compiler:
         if getattr(fn, "__self__", self.agent) is not self.agent:
             self.__reduce__()  # it is a method of a copy.copy()
         items = list(items)
-        if len(items) != len(kinds):
+        if len(items) != len(kinds) or not items:
             raise ValueError(f"{len(items)} items, but {len(kinds)} kinds")
-        return self.run(fn, fn, items, kinds, rest, announce=COMPILING)
-
-    def run(self, key, fn, items, kinds, rest, announce=None):
-        """for_each(), with a key by which fn is known, and a line for its first compilation."""
         self.check()
+        return self.run(fn, fn, rest, items, kinds)
+
+    def run(self, key, fn, rest, items=None, kinds=(None,)):
+        """for_each() after check(), of fn known by a key; without items, fn((), None, *rest)."""
         if self.eager:
-            return self._run_eagerly(fn, items, kinds, rest)
+            return run_eagerly(fn, rest, items or [()], kinds)
         fed = []
-        kind = key, kind_of((rest, items, kinds), fed)
+        kind = key, kind_of((rest, items, kinds) if items else rest, fed)
         program = self.programs.get((self.plain, kind))
         if program is None:
-            if announce and not self._announced:
-                print(announce, flush=True)
+            if items and not self._announced:
+                print(COMPILING, flush=True)
                 self._announced = True
-            program = self._compile(fn, items, kinds, rest)
+            program = self._compile(fn, rest, items or [()], kinds)
             self.programs[self.plain, kind] = program
         if self.plain:
             self.unpack()
@@ -169,15 +176,18 @@ class Compiler:
         before, self._parts = self._parts, list(parts_of(self.agent, self.numbers))
         objects, options = _objects_and_options(self._parts)
         if objects != _objects_and_options(before)[0]:
-            self._variables = None
+            self._variables = named_variables(self.agent)
             self._programs.clear()
         self.programs = self._programs.setdefault(options, {})
 
     def _bind(self):
-        for value in vars(self.agent).values():
-            if isinstance(value, Model):
-                refresh(value)
-                value.compiler = self
+        """Be the compiler of the networks that the agent has now, and of no other."""
+        for model in self._networks:
+            model.compiler = None
+        self._networks = [value for value in vars(self.agent).values() if isinstance(value, Model)]
+        for model in self._networks:
+            refresh(model)
+            model.compiler = self
 
     def __reduce__(self):
         """Copy and pickle would miss what is compiled and packed."""
@@ -191,49 +201,44 @@ class Compiler:
         """Bring all variables up to date, for readers that hold them in a way of their own."""
         self._vectors.unpack()
 
-    @property
-    def variables(self):
-        """Every tf.Variable of the agent, in a fixed order: dict from its name."""
-        if self._variables is None:
-            self._variables = named_variables(self.agent)
-        return self._variables
-
     def values(self):
         """The values of all variables: dict from names like "q_net1/0" to NumPy arrays."""
         self.check()
-        return {name: np.asarray(variable.numpy()) for name, variable in self.variables.items()}
+        return {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
 
     def set_values(self, values):
         """Give all variables values, as values() returns them; a ValueError if some are unfit."""
         self.check()
-        shapes = {name: tuple(variable.shape) for name, variable in self.variables.items()}
-        unfit = {n: np.shape(v) for n, v in values.items()}.items() ^ shapes.items()
+        own = {(name, tuple(variable.shape)) for name, variable in self._variables.items()}
+        unfit = own ^ {(name, np.shape(value)) for name, value in values.items()}
         if unfit:
             raise ValueError(f"values of other variables: {sorted({name for name, _ in unfit})}")
-        for name, variable in self.variables.items():
+        for name, variable in self._variables.items():
             variable.assign(values[name])
 
     def all_finite(self):
         """Whether no weight, target or optimizer slot is NaN or infinite."""
         self.check()
-        held = self._vectors.vectors or self.variables.values()
+        held = self._vectors.vectors or self._variables.values()
         return all(np.isfinite(value.numpy()).all() for value in held)
 
-    def _run_eagerly(self, fn, items, kinds, rest):
-        for item, kind in zip(items, kinds):
-            results = fn(_tensors(item), kind, *_tensors(rest))
-        return as_numpy(results)
-
-    def _compile(self, fn, items, kinds, rest):
-        if not self.plain:
-            self._vectors.hold(list(self.variables.values()))
-            return FlatProgram(self._vectors, fn, items, kinds, rest)
-        return PlainProgram(fn, items, kinds, rest)
-
-
-def _tensors(argument):
-    """The argument with a float32 tensor in place of each array; floats stay."""
-    return mapped(argument, lambda a: a if isinstance(a, float) else tf.constant(a, tf.float32))
+    def _compile(self, fn, rest, items, kinds):
+        if self.plain:
+            return PlainProgram(fn, rest, items, kinds)
+        try:
+            self.unpack()
+            self._vectors.hold(self._variables)
+            program = FlatProgram(self._vectors, fn, rest, items, kinds)
+            hold_against_eager(program, self._variables, fn, rest, items, kinds)
+            return program
+        except Exception as error:  # whatever another TensorFlow makes of what is not promised
+            reason = f"{type(error).__name__}: {error}".removeprefix("NotFlat: ").partition("\n")[0]
+        finally:
+            self._vectors.vectors = None  # where the variables' values are is known for certain
+        program = PlainProgram(fn, rest, items, kinds)  # raises what is the function's own error
+        self.plain = True
+        print(f"The fast engine does not work here ({reason:.200}): {TAKEN_OVER}", flush=True)
+        return program
 
 
 def _objects_and_options(parts):
@@ -247,7 +252,7 @@ def _objects_and_options(parts):
 def joined(optimizer, weights):
     """The optimizer with slots for these weights; a new one like it if its slots are of others."""
     if optimizer.built:
-        known = {id(weight) for weight in private.trained_by(optimizer)}
+        known = {id(weight) for weight in trained_by(optimizer)}
         if not all(id(weight) in known for weight in weights):
             optimizer = type(optimizer).from_config(optimizer.get_config())
     if not optimizer.built:

@@ -15,6 +15,7 @@ import math
 import re
 import tokenize
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import UserError
 
@@ -66,12 +67,18 @@ class Constant:
             right = right.get(self.kind, "in [0, 1] or in (0, inf)")
             raise ValueError(f"{self.name}'s comment ends in '{self.limits}': limits are {right}")
 
-    def checked(self, value, typed=False):
+    def checked(self, value, name, typed=False):
         """The value as one of this kind; `typed` if it is the text given to the flag.
 
         Raises:
-            ValueError: it is not allowed; the message says what is.
+            UserError: it is not allowed; the message begins with `name` and says what is.
         """
+        try:
+            return self._allowed(value, typed)
+        except ValueError as error:
+            raise UserError(f"{name} must be {error}, got {on_one_line(value)}") from None
+
+    def _allowed(self, value, typed):
         if self.kind in (bool, str):
             if type(value) is self.kind and value != "" and value in (self._choices or [value]):
                 return value
@@ -123,7 +130,7 @@ def read(path, taken=()):
 
     Raises:
         UserError: a constant with a comment cannot be a flag, or has a value beyond its own
-            limits; the message begins with its line.
+            limits; the message begins with file and line.
     """
     with tokenize.open(path) as file:
         source = file.read()
@@ -144,7 +151,7 @@ def read(path, taken=()):
                 literal = ast.literal_eval(node.value)
         if names == ["ALG_NAME"]:
             algorithm = literal
-        if not comment or "PRESETS" in names or not any(map(_NAME.fullmatch, names)):
+        if not comment or not any(map(_NAME.fullmatch, names)):
             continue
         try:
             if type(literal) not in (int, float, bool, str):
@@ -158,13 +165,9 @@ def read(path, taken=()):
                     raise ValueError(f"{names[0]} would be {flag}, which {owners[flag]} has: "
                                      "choose another name")
                 owners[flag] = names[0]
-            try:
-                constants[-1].checked(literal)
-            except ValueError as error:
-                got = on_one_line(literal)
-                raise ValueError(f"{names[0]} must be {error}, got {got}") from None
-        except ValueError as error:
-            raise UserError(f"line {node.lineno}: {error}") from None
+            constants[-1].checked(literal, names[0])
+        except (ValueError, UserError) as error:
+            raise UserError(f"{Path(path).name}, line {node.lineno}: {error}") from None
     return (ast.get_docstring(tree) or "").partition("\n")[0], algorithm, constants
 
 

@@ -15,6 +15,14 @@ IMAGE_DIR = "image"  # folder of the curves
 # `--preset NAME` gives a script's constants, and those above, these values; single flags override.
 PRESETS = {"DDPG": {}, "TD3": {}, "SAC": {}}
 
+_TUNED = {  # for Pendulum, all three
+    "UPDATE_ITR": 2,
+    "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
+    "EVALUATE_EVERY": 1000,
+    "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
+    "KEEP": "best",
+}
+
 # Lillicrap et al., 2016: section 7, "Experiment Details", without batch normalisation,
 # weight decay and the late entry of the action into the critic
 PRESETS["DDPG"]["paper"] = {
@@ -35,17 +43,12 @@ PRESETS["DDPG"]["paper"] = {
     "WEIGHT_INIT": "fan_in",
 }
 # For Pendulum, chosen by trials on seeds 0 and 1
-PRESETS["DDPG"]["tuned"] = PRESETS["DDPG"]["paper"] | {
+PRESETS["DDPG"]["tuned"] = PRESETS["DDPG"]["paper"] | _TUNED | {
     "LR_A": 1e-3,
     "TAU": 0.005,
     "BATCH_SIZE": 128,
     "HIDDEN_DIM": 64,
     "VAR": 0.1,
-    "UPDATE_ITR": 2,
-    "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
-    "EVALUATE_EVERY": 1000,
-    "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
-    "KEEP": "best",
 }
 
 # Fujimoto et al., 2018: section 6.1 and the appendix' table of hyper-parameters
@@ -70,17 +73,12 @@ PRESETS["TD3"]["paper"] = {
     "WEIGHT_INIT": "fan_in",  # PyTorch's default, which the authors used
 }
 # For Pendulum, chosen by trials on seed 0
-PRESETS["TD3"]["tuned"] = PRESETS["TD3"]["paper"] | {
+PRESETS["TD3"]["tuned"] = PRESETS["TD3"]["paper"] | _TUNED | {
     "BATCH_SIZE": 128,
     "HIDDEN_DIM": 64,
     "Q_LR": 1e-3,
     "POLICY_LR": 1e-3,
-    "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
-    "UPDATE_ITR": 2,
     "LEARN_AFTER": 0,
-    "EVALUATE_EVERY": 1000,
-    "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
-    "KEEP": "best",
 }
 
 # Haarnoja et al., 2018, arXiv:1812.05905: table 1 of the appendix
@@ -102,16 +100,11 @@ PRESETS["SAC"]["paper"] = {
     "WEIGHT_INIT": "fan_in",  # small weights would keep the Qs flat for thousands of steps
 }
 # For Pendulum, chosen by trials on seeds 0 and 1
-PRESETS["SAC"]["tuned"] = PRESETS["SAC"]["paper"] | {
+PRESETS["SAC"]["tuned"] = PRESETS["SAC"]["paper"] | _TUNED | {
     "HIDDEN_DIM": 64,
     "SOFT_Q_LR": 1e-3,
     "POLICY_LR": 1e-3,
     "ALPHA_LR": 1e-3,
     "SOFT_TAU": 0.01,
-    "REWARD_SCALE": 0.1,  # Q is then in the tens, not the hundreds
-    "UPDATE_ITR": 2,
     "LEARN_AFTER": 0,
-    "EVALUATE_EVERY": 1000,
-    "EVALUATION_EPISODES": 100,  # fewer do not tell the rare starts that matter
-    "KEEP": "best",
 }

@@ -30,15 +30,17 @@ class Vectors:
     """The variables of one agent, and their values as flat vectors while these are the newer."""
 
     def __init__(self):
-        self.variables, self.groups = [], []
+        self.variables, self.groups = {}, []
         self.vectors = None
         self._hands_off = False  # while tracing or copying, variables are used as they are
 
     def hold(self, variables):
-        """Stand for these variables from now on."""
+        """Stand for these variables, a dict from their names, from now on."""
+        if self.variables is variables:
+            return
         self.unpack()
         groups = {}  # by dtype, large ones apart: those of one group share a vector
-        for variable in variables:
+        for variable in variables.values():
             private.unpack_first(variable, self)
             large = variable.shape.num_elements() >= LARGE
             groups.setdefault(id(variable) if large else variable.dtype, []).append(variable)
@@ -78,7 +80,7 @@ class FlatProgram:
     each step its item and its noise.
     """
 
-    def __init__(self, vectors, fn, items, kinds, rest):
+    def __init__(self, vectors, fn, rest, items, kinds):
         self.vectors = vectors
         traced, self.steps = {}, []
         for item, kind in zip(items, kinds):
@@ -87,6 +89,7 @@ class FlatProgram:
                 traced[key] = _Step(vectors, fn, item, kind, rest)
             self.steps.append(traced[key])
         self.results = self.steps[-1].function.structured_outputs
+        self.single = isinstance(self.results, tf.Tensor)
         shared = self.steps[-1].shared
         pieces, size = list(shared.pieces), shared.size
         for step in self.steps:
@@ -118,7 +121,7 @@ class FlatProgram:
             for k, vector in zip(self.given, outputs):
                 vectors[k] = vector
             outputs = outputs[len(self.given) :]
-        if isinstance(self.results, tf.Tensor):  # the usual case; tf.nest takes its time
+        if self.single:  # the usual case; tf.nest takes its time
             return outputs[0].numpy()
         outputs = iter(outputs or [])
         return tf.nest.map_structure(
@@ -161,7 +164,7 @@ class _Step:
         with vectors.hands_off():
             self.function = tf.function(traced, autograph=False).get_concrete_function(spec, spec)
             self.graph_def, self.handles, final, self.constants = private.without_variables(
-                self.function, vectors.variables
+                self.function, vectors.variables.values()
             )
         self.inputs = [tensor.name for tensor in self.function.inputs[:2]]
         self.assigned = {

@@ -99,17 +99,19 @@ def variables_of(agent):
 def parts_of(agent, numbers=()):
     """What a compiled function of the agent has built in, as (namespace, name, value) of each.
 
-    That is every object, text and switch among the agent's attributes, but of its numbers only
-    those named: the others count something. Of its networks it is also the numbers, and the
-    layers with their weights.
+    That is every object, text and switch among the agent's attributes but `losses`, which come out
+    of one, and of its numbers only those named: the others count something. Of its networks it is
+    also the numbers, and the layers with their weights.
     """
     for name, value in vars(agent).items():
         count = isinstance(value, Number) and not isinstance(value, bool) and name not in numbers
-        if not (count or name.startswith("_") or isinstance(value, (tf.Tensor, type(None)))):
+        none = value is None or isinstance(value, tf.Tensor) or name == "losses"
+        if not (count or none or name.startswith("_")):
             yield vars(agent), name, value
         if isinstance(value, Model):
             for of_model in vars(value):
-                if not (of_model.startswith("_") or of_model in ("name", "num_actions", "compiler")):
+                not_options = "name", "num_actions", "compiler"
+                if not (of_model.startswith("_") or of_model in not_options):
                     yield vars(value), of_model, vars(value)[of_model]
             for layer in value.all_layers:
                 for of_layer in ("W", "b", "act"):

@@ -80,9 +80,8 @@ def errors_on_one_line(prog, verbose):
         elif issubclass(kind, UserError):
             line = one_line(error, limit=2000)
         elif issubclass(kind, MemoryError) or kind.__name__ == "ResourceExhaustedError":
-            line = f"the memory is too small ({one_line(error, limit=200)}): choose smaller networks, "
-            line += "batches or a smaller buffer (--hidden-dim, --batch-size, "
-            line += "--replay-buffer-size or --memory-capacity)"
+            line = (f"the memory is too small ({one_line(error, limit=200)}): choose a smaller "
+                    "--hidden-dim, --batch-size, --replay-buffer-size or --memory-capacity")
         if not line or (verbose and error.__cause__ is not None):
             default(kind, error, traceback)
         if line:

@@ -47,9 +47,9 @@ class Feed:
 
     def give(self, argument):
         """The argument with a piece in place of each array and float."""
-        if isinstance(argument, tuple) and len(argument) > 1 and all(
+        if isinstance(argument, tuple) and all(
             isinstance(a, np.ndarray) and a.ndim in (1, 2) for a in argument
-        ):
+        ) and len({len(a) for a in argument}) == 1:
             return self._columns(argument)
         return mapped(argument, lambda number: self.take(np.shape(number)))
 
@@ -112,7 +112,7 @@ class PlainProgram:
     Variables are read and assigned where they are.
     """
 
-    def __init__(self, fn, items, kinds, rest):
+    def __init__(self, fn, rest, items, kinds):
         def program(vector):
             feed = self.feed = Feed(vector)
             given = feed.give(rest)
@@ -138,3 +138,15 @@ class PlainProgram:
 def as_numpy(results):
     """A nest of tensors and variables as one of NumPy arrays; other values stay."""
     return tf.nest.map_structure(lambda r: r.numpy() if hasattr(r, "numpy") else r, results)
+
+
+def run_eagerly(fn, rest, items=((),), kinds=(None,)):
+    """fn(item, kind, *rest) for each, arrays as float32 tensors, floats as they are."""
+
+    def tensor(number):
+        return number if isinstance(number, float) else tf.constant(number, tf.float32)
+
+    rest = mapped(rest, tensor)
+    for item, kind in zip(items, kinds):
+        results = fn(mapped(item, tensor), kind, *rest)
+    return as_numpy(results)

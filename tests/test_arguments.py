@@ -1,6 +1,5 @@
 """The flags are the constants: same names, meanings, defaults and limits."""
 
-import importlib
 import os
 import re
 import runpy
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common import arguments, output, quiet, signals
+from common import arguments, constants, defaults, output, quiet, signals
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,17 +41,15 @@ AUTO_ENTROPY = True  # learn alpha
 NOISE = "gaussian"  # exploration noise, in {gaussian, ou, none}
 MOTTO = "no # comment"
 LABEL = "a # b"  # label of the curve
-MODEL_DIR = "model"  # folder of trained weights
 # computed
 DOUBLE = 2 * TEST_EPISODES
 lower = 1  # not a constant
 
-PRESETS = {"paper": {"GAMMA": 0.99, "NOISE": "none", "AUTO_ENTROPY": False}}
-
-args = arguments.parse(globals())
+args = arguments.parse(__file__, __name__)
 
 AFTERWARDS = 5  # assigned when the flags are read
 '''
+PRESETS = {"TD3": {"paper": {"GAMMA": 0.99, "NOISE": "none", "KEEP": "best", "EVALUATE_EVERY": 9}}}
 
 FLAGS = {  # flag and value's name: meaning and default
     "--env ID": "environment id (default: Pendulum-v1)",
@@ -71,34 +68,57 @@ FLAGS = {  # flag and value's name: meaning and default
     "--auto-entropy, --no-auto-entropy": "learn alpha (default: on)",
     "--noise NOISE": "exploration noise, in {gaussian, ou, none} (default: gaussian)",
     "--label LABEL": "label of the curve (default: a # b)",
-    "--model-dir DIR": "folder of trained weights (default: model)",
+    # those of every run
+    "--steps N": "steps of training, whatever the episodes (0: episodes count), in [0, inf) "
+    "(default: 0)",
+    "--unit-actions": "the agent's actions are in [-1, 1], whatever the environment's range "
+    "(default: off)",
+    "--checkpoint-every N": "episodes between savings of the training state, in [1, inf) "
+    "(default: 10)",
+    "--evaluate-every N": "steps between greedy evaluations (0: none), in [0, inf) (default: 0)",
+    "--evaluation-episodes N": "episodes of an evaluation, in [1, 1000] (default: 10)",
+    "--keep KEEP": "weights that are saved (best: of the best evaluation), in {last, best} "
+    "(default: last)",
+    "--model-dir DIR": "folder of the weights (default: model)",
+    "--image-dir DIR": "folder of the curves (default: image)",
 }
+RUN = {"train": False, "test": False, "preset": "chapter", "resume": False, "tensorboard": None,
+       "record": None, "explain": False, "eager": False, "verbose": False}
 
 
 @pytest.fixture
-def script(tmp_path):
+def script(tmp_path, monkeypatch):
+    monkeypatch.setattr(defaults, "PRESETS", PRESETS)
     path = tmp_path / "td3.py"
     path.write_text(SCRIPT, encoding="utf-8")
     return path
 
 
+def read(script, line):
+    """The Settings of a command line, as text or as a list of words."""
+    words = line.split() if isinstance(line, str) else line
+    return arguments.Command(script).read(words)
+
+
+def decided(settings):
+    return {name: getattr(settings, name) for name in RUN}
+
+
 @pytest.fixture
-def td3(script, monkeypatch):
-    """The globals of the script, imported."""
-    monkeypatch.setattr(quiet, "prepare", lambda *args, **options: None)
-    return runpy.run_path(str(script), run_name="td3")
+def refused(capsys, monkeypatch):
+    """Run a script with words: the lines on stderr before it exits with status 2."""
 
+    def run(script, *words):
+        monkeypatch.setattr(output, "prepare", lambda: None)
+        monkeypatch.setattr(sys, "argv", [script.name, *words])
+        with pytest.raises(SystemExit) as exit:
+            arguments.parse(script, "__main__")
+        out, err = capsys.readouterr()
+        assert (exit.value.code, out) == (2, "")
+        assert err.endswith("\n")
+        return err[:-1].split("\n")
 
-def run_flags(**given):
-    """What parse() returns: the flags that were given, and what the others are without."""
-    usual = {"train": False, "test": False, "preset": "chapter", "resume": False}
-    usual |= {"tensorboard": None, "record": None, "explain": False}
-    usual |= {"eager": False, "verbose": False}
-    return Namespace(**(usual | given))
-
-
-def constants(namespace):
-    return {name: value for name, value in namespace.items() if name.isupper()}
+    return run
 
 
 def start(script, *args, more="", options=()):
@@ -117,57 +137,32 @@ def run(script, *args, **settings):
     return Namespace(returncode=process.returncode, stdout=stdout, stderr=stderr)
 
 
-def refused(capsys, namespace, *argv):
-    """The lines that parse() leaves on stderr before it exits with status 2."""
-    before = constants(namespace)
-    with pytest.raises(SystemExit) as exit:
-        arguments.parse(namespace, argv)
-    out, err = capsys.readouterr()
-    assert (exit.value.code, out) == (2, "")
-    assert constants(namespace) == before
-    assert err.endswith("\n")
-    return err[:-1].split("\n")
+# ---- what is decided
 
 
-# ---- a script that is not run
-
-
-def test_a_script_tells_its_flags_and_constants_without_being_run(script):
+def test_a_script_tells_its_flags_without_being_run(script):
     script.write_text(SCRIPT + "raise RuntimeError\n", encoding="utf-8")
-    read = arguments.Script(script)
-    for flag, takes in {"--gamma": True, "--render": False, "--no-auto-entropy": False}.items():
-        assert read.flags[flag] is takes
-    assert "--motto" not in read.flags
-    found = read.constants(["--train", "--preset", "paper", "--buffer-size", "5e3"])
-    assert (found["GAMMA"], found["BUFFER_SIZE"], found["AUTO_ENTROPY"]) == (0.99, 5000, False)
-    assert (found["MOTTO"], found["Q_LR"]) == ("no # comment", 3e-4)
-    assert read.constants(["--train"])["GAMMA"] == 0.9  # nothing is left of the call before
+    flags = arguments.Command(script).flags
+    expected = {"--gamma": True, "--render": False, "--no-auto-entropy": False, "--keep": True}
+    assert {flag: flags[flag] for flag in expected} == expected
+    assert not flags.keys() & {"--motto", "--train", "--no-render"}
 
 
-def test_a_script_refuses_in_the_same_words(script, capsys):
+def test_a_command_can_be_read_again_and_refuses_without_a_word(script, capsys):
+    command = arguments.Command(script)
     with pytest.raises(UserError, match=r"^td3.py: --gamma must be in \[0, 1\], got 7$"):
-        arguments.Script(script).constants(["--train", "--gamma", "7"])
+        command.read(["--train", "--gamma", "7"])
     assert capsys.readouterr().err == ""
-
-
-# ---- what is parsed
-
-
-def test_without_flags_the_constants_stay(td3):
-    before = constants(td3)
-    args = arguments.parse(td3, ["--train"])
-    assert args == run_flags(train=True)
-    assert constants(td3) == before
-
-
-def test_the_run_flags(td3):
-    args = arguments.parse(td3, ["--train", "--test", "--eager", "--verbose"])
-    assert args == run_flags(train=True, test=True, eager=True, verbose=True)
+    assert command.read(["--train", "--gamma", "0.7"]).constants["GAMMA"] == 0.7
+    assert command.read(["--train"]).constants["GAMMA"] == 0.9  # nothing is left of the former
 
 
 @pytest.mark.parametrize(
-    ("argv", "given"),
+    ("line", "given"),
     [
+        ("--train", {"train": True}),
+        ("--train --test --eager --verbose",
+         {"train": True, "test": True, "eager": True, "verbose": True}),
         ("--train --resume", {"train": True, "resume": True}),
         ("--train --tensorboard", {"train": True, "tensorboard": "runs"}),
         ("--train --tensorboard here", {"train": True, "tensorboard": "here"}),
@@ -175,50 +170,62 @@ def test_the_run_flags(td3):
         ("--test --explain", {"test": True, "explain": True}),
         ("--record --test", {"test": True, "record": ""}),
         ("--test --record a.mp4", {"test": True, "record": "a.mp4"}),
+        ("--train --preset paper", {"train": True, "preset": "paper"}),
     ],
 )
-def test_run_flags_with_values(td3, argv, given):
-    assert arguments.parse(td3, argv.split()) == run_flags(**given)
+def test_what_to_do(script, line, given):
+    assert decided(read(script, line)) == RUN | given
 
 
-def test_a_preset_gives_its_values_and_flags_override_it(td3):
-    before = constants(td3)
-    flags = ["--train", "--preset", "paper", "--noise", "ou", "--seed", "7"]
-    args = arguments.parse(td3, flags)
-    assert args == run_flags(train=True, preset="paper")
-    changed = {"GAMMA": 0.99, "AUTO_ENTROPY": False, "NOISE": "ou", "RANDOM_SEED": 7}
-    assert constants(td3) == {**before, **changed}
+def test_settings_are_decided_for_good(script):
+    settings = read(script, "--train --seed 7 --model-dir there --preset paper")
+    assert (settings.script, settings.algorithm) == (script, "TD3")
+    assert (settings.seed, settings.env_id) == (7, "Pendulum-v1")
+    assert settings.task == ("TD3", "Pendulum-v1", "paper")
+    assert (settings.model_dir, settings.image_dir) == ("there", "image")
+    assert settings.evaluate_every == 9
+    for change in (
+        lambda: setattr(settings, "train", False),
+        lambda: setattr(settings, "model_dir", "here"),
+        lambda: settings.constants.update(GAMMA=1.0),
+        lambda: settings.everything.update(GAMMA=1.0),
+    ):
+        with pytest.raises(AttributeError):
+            change()
+    with pytest.raises(AttributeError, match="Settings have no gamma"):
+        settings.gamma  # noqa: B018
 
 
-@pytest.mark.parametrize("script", ["ddpg", "td3", "sac"])
-def test_presets_of_the_scripts_name_constants_and_are_allowed(script):
-    namespace = vars(importlib.import_module(script))
-    before = constants(namespace)
-    for preset, values in namespace["PRESETS"].items():
-        namespace_of_run = dict(namespace)
-        arguments.parse(namespace_of_run, ["--train", "--preset", preset])
-        assert constants(namespace_of_run) == {**before, **values}
-        assert values.keys() <= before.keys()
+def test_constants_are_the_scripts_and_everything_has_those_of_the_run_too(script):
+    own = {name: value for name, value in runpy.run_path(str(script)).items() if name.isupper()}
+    for name in ("ALG_NAME", "MOTTO", "DOUBLE", "AFTERWARDS"):  # no flags
+        del own[name]
+    of_all = {c.name: c.value for c in constants.read(defaults.__file__)[2]}
+    settings = arguments.Command(script).settings()
+    assert settings.constants == own
+    assert settings.everything == own | of_all | {"ALG_NAME": "TD3"}
+    assert of_all == {name: getattr(defaults, name) for name in of_all}
+
+
+def test_a_preset_gives_its_values_and_flags_override_it(script):
+    before = read(script, "--train").everything
+    after = read(script, "--train --noise ou --preset paper --seed 7").everything
+    changed = {"GAMMA": 0.99, "KEEP": "best", "EVALUATE_EVERY": 9, "NOISE": "ou", "RANDOM_SEED": 7}
+    assert after == before | changed
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac"])
+def test_presets_of_the_scripts_name_constants_and_are_allowed(name):
+    script = ROOT / f"{name}.py"
+    before = read(script, "--train").everything
+    presets = defaults.PRESETS[name.upper()]
+    assert presets.keys() == {"paper", "tuned"}
+    for preset, values in presets.items():
+        assert read(script, f"--train --preset {preset}").everything == before | values
 
 
 @pytest.mark.parametrize(
-    ("argv", "line"),
-    [
-        ("--train --preset best", "td3.py: --preset must be chapter or paper, got best"),
-        ("--test --resume", "td3.py: --resume needs --train"),
-        ("--test --tensorboard", "td3.py: --tensorboard needs --train"),
-        ("--train --record", "td3.py: --record needs --test"),
-        ("--train --explain", "td3.py: --explain needs --test"),
-        ("--test --explain --env Hopper-v4",
-         "td3.py: --explain needs --env Pendulum-v1: it draws over angle and speed"),
-    ],
-)
-def test_run_flags_that_do_not_fit(td3, capsys, argv, line):
-    assert refused(capsys, td3, *argv.split()) == [line]
-
-
-@pytest.mark.parametrize(
-    ("argv", "name", "value"),
+    ("line", "name", "value"),
     [
         ("--env CartPole-v1", "ENV_ID", "CartPole-v1"),
         ("--seed 0", "RANDOM_SEED", 0),
@@ -242,22 +249,57 @@ def test_run_flags_that_do_not_fit(td3, capsys, argv, line):
         ("--no-auto-entropy", "AUTO_ENTROPY", False),
         ("--noise ou", "NOISE", "ou"),
         ("--label a#b", "LABEL", "a#b"),
+        ("--steps 1e4", "TRAIN_STEPS", 10_000),
+        ("--unit-actions", "UNIT_ACTIONS", True),
     ],
 )
-def test_a_flag_writes_its_constant(td3, argv, name, value):
-    expected = constants(td3) | {name: value}
-    arguments.parse(td3, ["--train", *argv.split()])
-    assert constants(td3) == expected
-    assert type(td3[name]) is type(value)
+def test_a_flag_changes_its_constant(script, line, name, value):
+    before = read(script, "--train").everything
+    after = read(script, f"--train {line}").everything
+    assert after == before | {name: value}
+    assert type(after[name]) is type(value)
 
 
-def test_a_constant_changed_in_a_notebook_is_the_default(td3):
-    td3["GAMMA"] = 0.5
-    arguments.parse(td3, ["--train", "--seed", "7"])
-    assert (td3["GAMMA"], td3["RANDOM_SEED"]) == (0.5, 7)
+def test_an_environments_former_id_becomes_the_present_one(script, capsys):
+    settings = read(script, "--train --env Pendulum-v0")
+    assert settings.env_id == settings.constants["ENV_ID"] == "Pendulum-v1"
+    said = capsys.readouterr().out
+    assert said == "Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.\n"
 
 
 # ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--train --preset best", "--preset must be chapter or paper, got best"),
+        ("--test --resume", "--resume needs --train"),
+        ("--test --tensorboard", "--tensorboard needs --train"),
+        ("--train --record", "--record needs --test"),
+        ("--train --explain", "--explain needs --test"),
+        ("--test --explain --env Hopper-v4",
+         "--explain needs --env Pendulum-v1: it draws over angle and speed"),
+        ("--train fast", "unknown argument fast; td3.py --help lists all flags"),
+        ("--train --gamma", "--gamma needs a value"),
+        ("--train --gamma --test", "--gamma needs a value"),
+        ("--train --render=1", "--render takes no value"),
+        (["--train", "--render", ""], "--render takes no value"),
+        ("--train --gamma=0.5 -1", "unknown flag -1; td3.py --help lists all flags"),
+        ("--train --record=", "--record must be a name, got ''"),
+        (["--test", "--record", ""], "--record must be a name, got ''"),
+        (["--train", "--tensorboard", ""], "--tensorboard must be a name, got ''"),
+        (["--train", "--model-dir", ""], "--model-dir must be a name, got ''"),
+        (["--train", "--model-dir", "a\0b"], r"'a\x00b' has a NUL character in it"),
+        ("--test --record=a\0.gif", r"'--record=a\x00.gif' has a NUL character in it"),
+        ("--test --record a.avi", "--record a.avi: the file's name must end in .gif or .mp4."),
+        (["--train", "--gamma", "a\nb"],
+         r"--gamma must be a finite number in [0, 1], got 'a\nb'"),
+    ],
+)
+def test_a_mistake_is_one_line(script, refused, words, line):
+    words = words.split() if isinstance(words, str) else words
+    assert refused(script, *words) == [f"td3.py: {line}"]
 
 
 @pytest.mark.parametrize(
@@ -282,31 +324,19 @@ def test_a_constant_changed_in_a_notebook_is_the_default(td3):
         ("--episodes", "nan", "a whole number in [1, inf)"),
         ("--offset", "0.5", "a whole number"),
         ("--noise", "uo", "gaussian or ou or none"),
+        ("--keep", "first", "last or best"),
+        ("--evaluation-episodes", "1001", "in [1, 1000]"),
+        # huge ones, of which the line shows the beginning
+        ("--evaluation-episodes", "1e15", "in [1, 1000]"),
+        ("--offset", "1e30", "between -2**63 and 2**63"),
+        ("--seed", "1" + 5000 * "0", "a whole number in [0, 4294967295]"),  # more than int() reads
+        ("--gamma", "1" + 5000 * "0", "a finite number in [0, 1]"),
     ],
 )
-def test_a_bad_value_is_one_line(td3, capsys, flag, value, allowed):
-    lines = refused(capsys, td3, "--train", "--label", "new", flag, value)
-    assert lines == [f"td3.py: {flag} must be {allowed}, got {value}"]
-
-
-@pytest.mark.parametrize(
-    ("argv", "line"),
-    [
-        (["--model-dir", ""], "--model-dir must be a name, got ''"),
-        (["--gamma", "a\nb"], r"--gamma must be a finite number in [0, 1], got 'a\nb'"),
-        (["--gamma"], "--gamma needs a value"),
-        (["--gamma", "--train"], "--gamma needs a value"),
-        (["--render=1"], "--render takes no value"),
-    ],
-)
-def test_other_mistakes_are_one_line_too(td3, capsys, argv, line):
-    assert refused(capsys, td3, "--train", *argv) == [f"td3.py: {line}"]
-
-
-def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
-    td3["GAMMA"] = 1.5
-    line = "td3.py, line 16: GAMMA must be in [0, 1], got 1.5"
-    assert refused(capsys, td3, "--train") == [line]
+def test_a_bad_value_is_one_line(script, refused, flag, value, allowed):
+    shown = value if len(value) <= 80 else f"{value[:77]}..."
+    lines = refused(script, "--train", "--label", "new", flag, value)
+    assert lines == [f"td3.py: {flag} must be {allowed}, got {shown}"]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +349,7 @@ def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
         ("-train", "--train"),
         ("--test-ep", "--test-episodes"),
         ("--train-episodes", "--episodes"),  # the constant's own name
+        ("--train_steps", "--steps"),
         ("--buffer_size", "--buffer-size"),
         ("--GAMMA", "--gamma"),
         ("--xyzzy", None),
@@ -329,70 +360,26 @@ def test_a_bad_constant_in_the_file_is_called_by_its_name(td3, capsys):
         ("--motto", None),
     ],
 )
-def test_an_unknown_flag_is_one_line(td3, capsys, word, meant):
-    td3.pop("AFTERWARDS")  # the script runs on when it is imported; at parse() it has not
+def test_an_unknown_flag_is_one_line(script, refused, word, meant):
     hint = f"did you mean {meant}? " if meant else ""
     line = f"td3.py: unknown flag {word.split('=')[0]}; {hint}td3.py --help lists all flags"
-    assert refused(capsys, td3, "--train", word) == [line]
+    assert refused(script, "--train", word) == [line]
 
 
-def test_a_stray_word_is_one_line(td3, capsys):
-    line = "td3.py: unknown argument fast; td3.py --help lists all flags"
-    assert refused(capsys, td3, "--train", "fast") == [line]
-
-
-def test_train_or_test_is_needed(td3, capsys):
-    usage, line = refused(capsys, td3, "--seed", "3")
+def test_train_or_test_is_needed(script, refused):
+    usage, line = refused(script, "--seed", "3")
     assert usage == "usage: td3.py [--train] [--test] [flags]"
     assert line == "td3.py: --train or --test is needed, or both; td3.py --help lists all flags"
 
 
-@pytest.mark.parametrize(
-    ("flag", "value", "allowed"),
-    [
-        ("--size", "1e15", "in [1, 1e9]"),
-        ("--size", "1000000001", "in [1, 1e9]"),
-        ("--offset", "1e30", "between -2**63 and 2**63"),
-        ("--seed", "1" + 5000 * "0", "a whole number in [0, 4294967295]"),  # more than int() reads
-        ("--gamma", "1" + 5000 * "0", "a finite number in [0, 1]"),
-    ],
-)
-def test_huge_numbers_are_one_short_line(script, capsys, flag, value, allowed):
-    td3 = imported(script, "SIZE = 1_000  # how many, in [1, 1e9]")[0]
-    arguments.parse(td3, ["--train", "--size", "5e5"])
-    assert td3["SIZE"] == 500_000
-    assert type(td3["SIZE"]) is int
-    (line,) = refused(capsys, td3, "--train", flag, value)
-    assert line.startswith(f"td3.py: {flag} must be {allowed}, got {value[:50]}")
-    assert len(line) < 200
-
-
-@pytest.mark.parametrize(
-    ("argv", "line"),
-    [
-        (["--record="], "--record must be a name, got ''"),
-        (["--test", "--record", ""], "--record must be a name, got ''"),
-        (["--tensorboard", ""], "--tensorboard must be a name, got ''"),
-        (["--model-dir", "a\0b"], r"'a\x00b' has a NUL character in it"),
-        (["--test", "--record=a\0.gif"], r"'--record=a\x00.gif' has a NUL character in it"),
-        (["--test", "--record", "a.avi"],
-         "--record a.avi: the file's name must end in .gif or .mp4."),
-        (["--gamma=0.5", "-1"], "unknown flag -1; td3.py --help lists all flags"),
-        (["--render", ""], "--render takes no value"),
-    ],
-)
-def test_what_cannot_be_a_file_is_refused(td3, capsys, argv, line):
-    assert refused(capsys, td3, "--train", *argv) == [f"td3.py: {line}"]
-
-
-def test_tensorboard_has_to_be_installed(td3, capsys, monkeypatch):
+def test_tensorboard_has_to_be_installed(script, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     line = "td3.py: --tensorboard needs a package: pip install tensorboard"
-    assert refused(capsys, td3, "--train", "--tensorboard") == [line]
+    assert refused(script, "--train", "--tensorboard") == [line]
 
 
 @pytest.mark.parametrize(
-    ("name", "argv", "line"),
+    ("name", "line", "problem"),
     [
         ("td3", "--preset paper --replay-buffer-size 1000", "--replay-buffer-size must be larger "
          "than --learn-after, or nothing is learned, got 1000 and 1000"),
@@ -404,27 +391,20 @@ def test_tensorboard_has_to_be_installed(td3, capsys, monkeypatch):
          "measured"),
         ("sac", "--preset tuned --evaluate-every 0", "--keep best needs --evaluate-every: what "
          "is best has to be measured"),
+        ("td3", "--replay-buffer-size 65", None),
+        ("ddpg", "--memory-capacity 8", None),  # it draws with replacement, and counts on when full
+        ("ddpg", "--memory-capacity 8 --learn-after 100", None),
+        ("ddpg", "--keep best --evaluate-every 100", None),
     ],
 )
-def test_flags_of_the_scripts_that_do_not_fit_each_other(name, argv, line):
-    script = arguments.Script(ROOT / f"{name}.py")
-    with pytest.raises(UserError) as refusal:
-        script.constants(["--train", *argv.split()])
-    assert str(refusal.value) == f"{name}.py: {line}"
-    script.constants(["--test", *argv.split()])  # where nothing is to be learned
-
-
-@pytest.mark.parametrize(
-    ("name", "argv"),
-    [
-        ("td3", "--replay-buffer-size 65"),
-        ("ddpg", "--memory-capacity 8"),  # it draws with replacement, and counts on when full
-        ("ddpg", "--memory-capacity 8 --learn-after 100"),
-        ("ddpg", "--keep best --evaluate-every 100"),
-    ],
-)
-def test_flags_of_the_scripts_that_fit(name, argv):
-    arguments.Script(ROOT / f"{name}.py").constants(["--train", *argv.split()])
+def test_flags_of_the_scripts_fit_each_other(name, line, problem):
+    command = arguments.Command(ROOT / f"{name}.py")
+    if problem:
+        with pytest.raises(UserError, match=re.escape(f"{name}.py: {problem}") + "$"):
+            command.read(["--train", *line.split()])
+    else:
+        command.read(["--train", *line.split()])
+    command.read(["--test", *line.split()])  # where nothing is to be learned
 
 
 def test_flags_are_refused_before_anything_heavy_is_imported():
@@ -437,11 +417,11 @@ def test_flags_are_refused_before_anything_heavy_is_imported():
 # ---- what a script's author is told
 
 
-def imported(script, more):
-    """The globals of the script with a line above parse(), and the number of that line."""
-    text = SCRIPT.replace("\nargs = ", f"\n{more}\n\nargs = ")
+def with_line(script, line):
+    """Write a line above parse() into the script; returns its number."""
+    text = SCRIPT.replace("\nargs = ", f"\n{line}\n\nargs = ")
     script.write_text(text, encoding="utf-8")
-    return runpy.run_path(str(script), run_name="td3"), text[: text.index(more)].count("\n") + 1
+    return text[: text.index(line)].count("\n") + 1
 
 
 NO_FLAG = (" cannot be a flag, as the comment asks: write one number, text, True or False, not "
@@ -480,43 +460,44 @@ NUMBER, TEXT = ": limits are in [0, 1] or in (0, inf)", ": limits are in {a, b}"
         ("ENV = 1  # of the two", "ENV would be --env, which ENV_ID has: choose another name"),
         ("TRAIN = 1  # x", "TRAIN would be --train, which every script has: choose another name"),
         ("HELP = 1  # x", "HELP would be --help, which every script has: choose another name"),
+        ("KEEP = 1  # x", "KEEP would be --keep, which every script has: choose another name"),
         ("NO_AUTO_ENTROPY = False  # x",
          "NO_AUTO_ENTROPY would be --no-auto-entropy, which AUTO_ENTROPY has: choose another name"),
-        ('PRESETS["b"] = {"GAMA": 0.9}',
-         "the preset b has GAMA, which is no constant with a flag; did you mean GAMMA?"),
-        ('PRESETS["b"] = {"MOTTO": "x"}',
-         "the preset b has MOTTO, which is no constant with a flag"),
-        ('PRESETS["b"] = {"GAMMA": "0.9"}', "GAMMA must be a finite number in [0, 1], got 0.9"),
-        ('PRESETS["b"] = {"GAMMA": 1.5}', "GAMMA must be in [0, 1], got 1.5"),
-        ('PRESETS["b"] = {"OFFSET": 2.5}', "OFFSET must be a whole number, got 2.5"),
-        ('PRESETS["b"] = {"OFFSET": True}', "OFFSET must be a whole number, got True"),
-        ('PRESETS["b"] = {"RENDER": 1}', "RENDER must be True or False, got 1"),
-        ('PRESETS["b"] = {"NOISE": "uo"}', "NOISE must be gaussian or ou or none, got uo"),
-        ('PRESETS["b"] = {"NOISE": None}', "NOISE must be gaussian or ou or none, got None"),
-        ('PRESETS["b"] = ["GAMMA"]',
-         "the preset b must be a dict of constants, and not be called chapter"),
-        ('PRESETS["chapter"] = {}',
-         "the preset chapter must be a dict of constants, and not be called chapter"),
     ],
 )
-def test_what_is_no_constant_or_preset_is_said_at_once(script, capsys, constant, line):
-    td3, number = imported(script, constant)
+def test_what_is_no_constant_is_said_at_once(script, refused, constant, line):
+    number = with_line(script, constant)
     expected = f"td3.py, line {number}: {line}"
-    assert refused(capsys, td3, "--train") == [expected]
-    assert refused(capsys, td3, "--help") == [expected]  # it would show what is not so
     with pytest.raises(UserError) as refusal:
-        arguments.Script(script)
+        arguments.Command(script)
     assert str(refusal.value) == expected
-
-
-def test_the_line_of_a_presets_value_is_its_own(script, capsys):
-    td3, number = imported(script, 'PRESETS["b"] = {\n    "DECAY": 0.1,\n    "GAMMA": 2,\n}')
-    line = f"td3.py, line {number + 2}: GAMMA must be in [0, 1], got 2"
-    assert refused(capsys, td3, "--train") == [line]
+    for flag in ("--train", "--help"):  # which would show what is not so
+        assert refused(script, flag) == [expected]
 
 
 @pytest.mark.parametrize(
-    ("constant", "argv", "value"),
+    ("values", "problem"),
+    [
+        ({"GAMA": 0.9}, " has GAMA, which is no constant of td3.py"),
+        ({"MOTTO": "x"}, " has MOTTO, which is no constant of td3.py"),
+        ({"GAMMA": "0.9"}, ": GAMMA must be a finite number in [0, 1], got 0.9"),
+        ({"GAMMA": 1.5}, ": GAMMA must be in [0, 1], got 1.5"),
+        ({"OFFSET": 2.5}, ": OFFSET must be a whole number, got 2.5"),
+        ({"OFFSET": True}, ": OFFSET must be a whole number, got True"),
+        ({"RENDER": 1}, ": RENDER must be True or False, got 1"),
+        ({"NOISE": "uo"}, ": NOISE must be gaussian or ou or none, got uo"),
+        ({"NOISE": None}, ": NOISE must be gaussian or ou or none, got None"),
+        ({"KEEP": "first"}, ": KEEP must be last or best, got first"),
+    ],
+)
+def test_what_is_no_preset_is_said_when_it_is_taken(script, refused, monkeypatch, values, problem):
+    monkeypatch.setattr(defaults, "PRESETS", {"TD3": {"mine": values}})
+    line = f"td3.py: the preset mine of TD3 in {defaults.__file__}{problem}"
+    assert refused(script, "--train", "--preset", "mine") == [line]
+
+
+@pytest.mark.parametrize(
+    ("constant", "line", "value"),
     [
         ("X = -1e-3  # one of many", "--x -7", -7.0),
         ("X = 500_000  # in [0, 1] before the scaling", "--x 7", 7),
@@ -527,15 +508,14 @@ def test_the_line_of_a_presets_value_is_its_own(script, capsys):
         ('X = "a"  # one of a, b', "--x c", "c"),
         ('X = "a"  # in {a,b}', "--x b", "b"),
         ("X = False  # in the middle {of it}, that is", "--x", True),
-        ("# where the unit is\nX = int(5)", "", 5),
-        ("x = int(5)  # a name of the program's own\nX = 5", "", 5),
+        ("# where the unit is\nX = int(5)", "", None),  # no flag
+        ("x = int(5)  # a name of the program's own\nX = 5", "", None),
     ],
 )
-def test_only_the_end_of_a_comment_means_something(script, constant, argv, value):
-    td3 = imported(script, constant)[0]
-    arguments.parse(td3, ["--train", *argv.split()])
-    assert td3["X"] == value
-    assert type(td3["X"]) is type(value)
+def test_only_the_end_of_a_comment_means_something(script, constant, line, value):
+    with_line(script, constant)
+    found = read(script, f"--train {line}").constants.get("X")
+    assert (found, type(found)) == (value, type(value))
 
 
 # ---- --help
@@ -549,9 +529,9 @@ def test_help_has_every_flag_in_80_columns_and_imports_nothing_heavy(script):
     assert "More about it" not in done.stdout
     run_group, constants_group = done.stdout.split("\nrun:\n")[1].split("\nconstants:\n")
     for flag in ("--train", "--test", "--preset NAME", "--resume", r"--tensorboard \[DIR\]",
-                 r"--record \[FILE\]", "--eager", "--verbose", "-h, --help"):
+                 r"--record \[FILE\]", "--explain", "--eager", "--verbose", "-h, --help"):
         assert re.search(rf"^  {flag} +\w", run_group, re.M), flag
-    assert "chapter, paper (default: chapter)" in " ".join(run_group.split())
+    assert "chapter, paper, tuned (default: chapter)" in " ".join(run_group.split())
     entries = re.split(r"^  (?=-)", constants_group, flags=re.M)[1:]
     assert [" ".join(entry.split()) for entry in entries] == [
         f"{flag} {text}" for flag, text in FLAGS.items()
@@ -574,55 +554,46 @@ def test_an_imported_script_is_left_alone(script, monkeypatch):
     calls = []
     monkeypatch.setattr(quiet, "prepare", lambda **options: calls.append(options))
     process = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.excepthook
-    td3 = runpy.run_path(str(script), run_name="td3")
-    assert td3["args"] == run_flags()
+    args = runpy.run_path(str(script), run_name="td3")["args"]
+    assert decided(args) == RUN
+    assert (args.seed, args.keep) == (2, "last")
     assert calls == [{"verbose": False, "imported": True}]
-    assert td3["RANDOM_SEED"] == 2
-    arguments.parse(td3, ["--train", "--seed", "3"])
-    assert td3["RANDOM_SEED"] == 3
     assert sys.argv is argv
-    assert process == (
-        signal.getsignal(signal.SIGINT),
-        signal.getsignal(signal.SIGTERM),
-        sys.excepthook,
-    )
+    after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.excepthook
+    assert after == process
 
 
-def test_a_cell_of_a_notebook_is_not_a_script(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    monkeypatch.setattr(quiet, "prepare", lambda **options: None)
-    args = arguments.parse({"__name__": "__main__"})
-    assert args == run_flags()
+@pytest.fixture
+def as_a_script(script, monkeypatch):
+    """Run the script in this process with a command line: (its settings, calls of others)."""
+
+    def run(line):
+        calls = []
+        monkeypatch.setattr(quiet, "prepare", lambda verbose: calls.append(("quiet", verbose)))
+        monkeypatch.setattr(output, "prepare", lambda: calls.append("output"))
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
+        monkeypatch.setattr(sys, "argv", ["td3.py", *line.split()])
+        return runpy.run_path(str(script), run_name="__main__")["args"], calls
+
+    return run
 
 
 @pytest.mark.parametrize("verbose", [True, False])
-def test_a_script_reads_the_command_line_and_is_quiet(script, monkeypatch, verbose):
-    calls, ready = [], []
-    monkeypatch.setattr(quiet, "prepare", calls.append)
-    monkeypatch.setattr(output, "prepare", lambda: ready.append(True))
+def test_a_script_reads_the_command_line_and_is_quiet(as_a_script, monkeypatch, verbose):
     monkeypatch.setattr(signals, "install", lambda: None)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
-    monkeypatch.setattr(sys, "argv", ["td3.py", "--test", "--seed", "9"])
-    if verbose:
-        sys.argv.append("--verbose")
-    td3 = runpy.run_path(str(script), run_name="__main__")
-    assert td3["args"] == run_flags(test=True, verbose=verbose)
-    assert td3["RANDOM_SEED"] == 9
-    assert calls == [verbose]
-    assert ready == [True]
+    args, calls = as_a_script("--test --seed 9" + verbose * " --verbose")
+    assert decided(args) == RUN | {"test": True, "verbose": verbose}
+    assert args.seed == args.constants["RANDOM_SEED"] == 9
+    assert calls == ["output", ("quiet", verbose)]
 
 
-def test_a_thread_leaves_the_signals_alone(td3, monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    td3["__name__"] = "__main__"
+def test_a_thread_leaves_the_signals_alone(as_a_script):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    results = []
-    work = threading.Thread(
-        target=lambda: results.append(arguments.parse(td3, ["--test", "--verbose"]))
-    )
+    found = []
+    work = threading.Thread(target=lambda: found.append(as_a_script("--test --verbose")[0]))
     work.start()
     work.join()
-    assert results == [run_flags(test=True, verbose=True)]
+    assert [decided(args) for args in found] == [RUN | {"test": True, "verbose": True}]
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 

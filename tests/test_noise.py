@@ -308,7 +308,7 @@ def test_no_noise_left(agent, noise):
 def test_var_shrinks_with_learning_only(agent):
     """By 0.9995 at each update, not at each action."""
     agent = agent(var=1.5)
-    agent._learn = lambda *args: None
+    agent.compiler.for_each = lambda *args: None
     agent.pointer = 4
     agent.get_action(STATE)
     assert agent.var == 1.5

@@ -1,5 +1,6 @@
 """The three scripts as a user runs them: as processes, from the command line."""
 
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ SHORT = {  # learning starts within a second
     "sac": ["--max-steps", "60", "--batch-size", "16", "--explore-steps", "40"],
 }
 LINE = r"\| Episode: {}/{} \| Episode Reward: -?\d+\.\d{{4}} \| Running Time: \d+\.\d{{4}}$"
+slow = pytest.mark.slow
 COMPILING = "Compiling the update: this takes a few seconds, once."
 
 
@@ -44,7 +46,13 @@ def run(script, *flags, folder=None):
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
-@pytest.mark.parametrize("script", ALGORITHMS)
+def without_networks(out):
+    """The lines without those of the networks, which the chapter prints first."""
+    return [line for line in out if not re.match(r".*Network.*: |  \(|\)$", line)]
+
+
+@pytest.mark.parametrize("script", [pytest.param("ddpg", marks=slow), "td3",
+                                    pytest.param("sac", marks=slow)])
 def test_train_then_test_shows_the_run_and_nothing_else(script, tmp_path):
     flags = ["--train", "--test", "--episodes", 3, "--test-episodes", 2, *SHORT[script]]
     status, out, err = run(script, *flags, folder=tmp_path)
@@ -61,7 +69,7 @@ def test_train_then_test_shows_the_run_and_nothing_else(script, tmp_path):
         r"Testing \| Episodes: 2 \| Mean: -?\d+\.\d{4} \| Standard Deviation: \d+\.\d{4}",
         testing[2],
     )
-    rest = [line for line in out if line not in training + testing]
+    rest = [line for line in without_networks(out) if line not in training + testing]
     assert rest == [
         "Episodes of Pendulum-v1 have 200 steps, but --max-steps 60 cuts them.",
         COMPILING,
@@ -71,10 +79,12 @@ def test_train_then_test_shows_the_run_and_nothing_else(script, tmp_path):
     ]
     assert (len(training), len(testing)) == (3, 3)
     files = sorted(p.name for p in folder.iterdir())
-    assert files == ["training.lock", "training.npz", "weights.npz"]
+    assert files == ["progress.json", "training.lock", "training.npz", "weights.npz"]
+    assert json.loads((folder / "progress.json").read_text()) == {"steps": 180, "episodes": 3}
     assert image.read_bytes().startswith(b"\x89PNG")
 
 
+@slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     flags = ["--train", "--episodes", 3, *SHORT["td3"]]
     runs = [(2, "a"), (2, "b"), (3, "c")]
@@ -89,6 +99,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     assert files[0] == files[1] != files[2]
 
 
+@slow
 @pytest.mark.parametrize("script", ALGORITHMS)
 def test_random_actions_are_held_and_learning_waits(script, tmp_path):
     flags = ["--train", "--episodes", 2, "--max-steps", 20, "--explore-steps", 1000]
@@ -96,7 +107,7 @@ def test_random_actions_are_held_and_learning_waits(script, tmp_path):
     status, out, err = run(script, *flags, folder=tmp_path)
     assert (status, err) == (0, [])
     assert COMPILING in out  # at the 40th step, and only there
-    buffer = "memory" if script == "ddpg" else "replay_buffer.buffer"
+    buffer = "agent/stored" if script == "ddpg" else "agent/replay_buffer/rows"
     with np.load(tmp_path / "model" / f"{script.upper()}_Pendulum-v1" / "training.npz") as file:
         actions = file[buffer][:, 3].reshape(2, 20)
     for episode in actions:
@@ -107,6 +118,7 @@ def test_random_actions_are_held_and_learning_waits(script, tmp_path):
     assert COMPILING not in run(script, *flags, folder=tmp_path)[1]
 
 
+@slow
 def test_eager_runs_the_same_lines(tmp_path):
     flags = ["--train", "--episodes", 2, *SHORT["sac"]]
     compiled = run("sac", *flags, folder=tmp_path)
@@ -121,6 +133,7 @@ def test_eager_runs_the_same_lines(tmp_path):
     np.testing.assert_allclose(rewards(compiled[1]), rewards(eager[1]), rtol=1e-3)
 
 
+@slow
 @pytest.mark.parametrize(
     ("script", "sent", "status"), [("td3", signal.SIGINT, 130), ("sac", signal.SIGTERM, 143)]
 )
@@ -142,6 +155,7 @@ def test_an_interrupted_training_saves_what_it_learned(script, sent, status, tmp
     assert run(script, "--test", "--test-episodes", 1, *SHORT[script], folder=tmp_path)[0] == 0
 
 
+@slow
 def test_an_interrupt_before_the_first_update_leaves_saved_weights_alone(tmp_path):
     path = tmp_path / "model" / "DDPG_Pendulum-v1" / "weights.npz"
     path.parent.mkdir(parents=True)
@@ -160,6 +174,7 @@ def test_an_interrupt_before_the_first_update_leaves_saved_weights_alone(tmp_pat
     assert path.read_bytes() == b"precious"
 
 
+@slow
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     path = tmp_path / "model" / "TD3_Pendulum-v1" / "weights.npz"
     path.parent.mkdir(parents=True)
@@ -174,18 +189,17 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
-        (["--test", "--env", "Pendulum-v7"], 1, r"--env.*Pendulum-v1"),
-        (["--train", "--env", "CartPole-v1"], 1, r"CartPole-v1.*Discrete\(2\).*Pendulum-v1"),
+        pytest.param(["--test", "--env", "Pendulum-v7"], 1, r"--env.*Pendulum-v1", marks=slow),
+        pytest.param(["--train", "--env", "CartPole-v1"], 1,
+                     r"CartPole-v1.*Discrete\(2\).*Pendulum-v1", marks=slow),
         (["--test", "--model-dir", "nowhere"], 1, r"nowhere.*--train"),
         (["--train", "--gamma", "1.5"], 2, r"--gamma must be in \[0, 1\], got 1.5"),
-        (["--train", "--batch-size", "0"], 2, r"--batch-size must be in \[1, 1e6\], got 0"),
-        (["--train", "--episodes", "-3"], 2, r"--episodes must be in \[1, inf\), got -3"),
         (["--test", "--bacth-size", "3"], 2, r"--bacth-size.*--batch-size"),
     ],
 )
 def test_a_mistake_gets_one_line(flags, status, message):
     found, out, err = run("td3", *flags)
-    assert (found, out, len(err)) == (status, [], 1)
+    assert (found, without_networks(out), len(err)) == (status, [], 1)
     assert err[0].startswith("td3.py: ")
     assert re.search(message, err[0])
 
@@ -196,6 +210,7 @@ def test_neither_train_nor_test_gets_usage():
     assert err[0].startswith("usage: sac.py")
 
 
+@slow
 @pytest.mark.parametrize("script", ALGORITHMS)
 def test_shipped_weights_play_well_in_a_fresh_clone(script):
     status, out, err = run(script, "--test", "--env", "Pendulum-v0", "--test-episodes", 20)
@@ -205,6 +220,7 @@ def test_shipped_weights_play_well_in_a_fresh_clone(script):
     assert mean > -250
 
 
+@slow
 @pytest.mark.parametrize("script", ALGORITHMS)
 def test_each_algorithm_learns_pendulum(script, tmp_path):
     status, out, _ = run(script, "--train", folder=tmp_path)

@@ -1,0 +1,370 @@
+"""What the documents say of the code, checked: `python docs/check.py`.
+
+One line for each thing that is not so, with file, line and what to change; then the status is 1.
+The code is read, not run: nothing need be installed.
+"""
+
+import ast
+import difflib
+import re
+import sys
+from collections import Counter
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common import arguments, constants, defaults  # noqa: E402
+
+SCRIPTS = ["ddpg.py", "td3.py", "sac.py"]
+LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]+)\)")
+PLACE = re.compile(r"`([\w/]+\.py)(?:: ([\w.]+))?`")  # the label of a link into the code
+CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$|<!--.*?-->", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:\.\d+)*")  # a minus, but not the hyphen of 0-9
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+FILE = re.compile(r"(?<![\w./-])[\w/-][\w./-]*\.(?:py|txt|json)\b")
+OTHERS = {"mine.py"}  # a reader's own file
+FOREIGN = {  # flags of others' programs
+    "python3": {"--version"},
+    "pytest": {"--cov"},
+    "ray": {"--head", "--port", "--address"},
+    "tensorboard": {"--logdir"},
+}
+# Titles of columns, in both languages
+STATEMENT, CONSTANT = ("statement", "语句"), ("constant", "常量")
+# The page's order: that of the rows of these sections, and of what they lead to in these files
+LISTING = re.compile(r"6\.5\.[234] ")
+IN_ORDER = {*SCRIPTS, "common/replay_buffer.py"}
+
+found = []
+
+
+class Page:
+    """A Markdown file; `prose` is its text with code blocks and comments blank."""
+
+    def __init__(self, name):
+        self.name = name
+        self.text = (ROOT / name).read_text(encoding="utf-8")
+        self.prose = FENCED.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), self.text)
+        self.blocks = [match for match in FENCED.finditer(self.text) if match[2] is not None]
+        headings = re.finditer(r"^(#+) (.+)$", self.prose, re.MULTILINE)
+        self.headings = [(match.start(), match[2]) for match in headings]
+        self.anchors = {anchor(heading) for _, heading in self.headings}
+
+    def say(self, place, problem):
+        """Note a problem at a place in the text."""
+        found.append(f"{self.name}:{self.text.count(chr(10), 0, place) + 1}: {problem}")
+
+    def rows(self):
+        """(place, heading above, cells of the header, cells) of each row of a table."""
+        header, above = None, ""
+        for match in re.finditer(r"^.*$", self.prose, re.MULTILINE):
+            line = match[0].strip()
+            above = line.lstrip("# ") if line.startswith("#") else above
+            if not line.startswith("|"):
+                header = None
+                continue
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            if header is None:
+                header = cells
+            elif not set(line) <= set("|-"):
+                if len(cells) != len(header):
+                    self.say(match.start(), f"{len(cells)} cells, the header has {len(header)}")
+                yield match.start(), above, header, cells
+
+    def sections(self):
+        """(place, heading, text) of each section, the code blocks left out."""
+        starts = [(0, ""), *self.headings]
+        for (place, heading), (end, _) in zip_longest(starts, starts[1:], fillvalue=(None, "")):
+            yield place, heading, self.prose[place:end]
+
+
+def anchor(heading):
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+# The code
+
+
+@cache
+def source_of(file):
+    return (ROOT / file).read_text(encoding="utf-8") if (ROOT / file).is_file() else ""
+
+
+@cache
+def tree_of(file):
+    return ast.parse(source_of(file))
+
+
+def find(file, name):
+    """The node of a dotted name in a file (class, function, constant or `__main__`), or None."""
+    node = tree_of(file)
+    for part in name.split(".") if name else []:
+        node = next((child for child in node.body if part in names_of(child)), None)
+        if node is None:
+            break
+    return node
+
+
+def names_of(node):
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
+            return ["__main__"]
+    return []
+
+
+def lines_of(file, node):
+    if isinstance(node, ast.Module):
+        return source_of(file).splitlines()
+    return source_of(file).splitlines()[node.lineno - 1 : node.end_lineno]
+
+
+def one_line(text):
+    return " ".join(text.split())
+
+
+@cache
+def flags():
+    """The flags of each program of ours, by file, and of others', by name."""
+    known = dict(FOREIGN)
+    for script in SCRIPTS:
+        known[script] = {"--help", *arguments._RUN, *arguments.Command(ROOT / script).flags}
+    for path in [ROOT / "compare.py", *ROOT.glob("benchmarks/*.py")]:
+        file = path.relative_to(ROOT).as_posix()
+        known[file] = {"--help"} | {
+            node.args[0].value for node in ast.walk(tree_of(file))
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+        }
+    known["compare.py"] |= set().union(*(known[script] for script in SCRIPTS))
+    return known
+
+
+# Every page
+
+
+def check_links(page, pages):
+    for match in LINK.finditer(page.prose):
+        label, address = match.groups()
+        file, _, place = address.partition("#")
+        if "://" in address:
+            continue
+        path = (ROOT / page.name).parent / file
+        target = page if not file else pages.get(path.resolve())
+        if file and not path.exists():
+            page.say(match.start(), f"the link {address} leads nowhere: mend or delete it")
+        elif place and (target is None or place not in target.anchors):
+            near = difflib.get_close_matches(place, target.anchors if target else [], n=1)
+            hint = f": write #{near[0]}" if near else ""
+            page.say(match.start(), f"{file or 'this page'} has no heading #{place}{hint}")
+        if re.fullmatch(r"E\d+", label) and place != label.lower():
+            page.say(match.start(), f"{label} leads to #{place}: write #{label.lower()}")
+
+
+def check_names(page):
+    """Files and flags that are named, and the flags of each command."""
+    for match in FILE.finditer(page.text):
+        there = any((ROOT / folder / match[0]).is_file() for folder in ("", "common"))
+        if not there and match[0] not in OTHERS:
+            page.say(match.start(), f"there is no file {match[0]}: write its present name")
+    every = set().union(*flags().values())
+    for match in FLAG.finditer(page.text):
+        if match[0] not in every:
+            page.say(match.start(), f"no program here has {match[0]}: write the present flag")
+    lines = [(block.start(2) + line.start(), line[0].partition(" #")[0])
+             for block in page.blocks for line in re.finditer(r"^.+$", block[2], re.MULTILINE)]
+    lines += [(match.start(), match[1]) for match in CODE.finditer(page.prose)]
+    for place, line in lines:
+        for command in line.split("&&"):
+            program = next((word for word in command.split() if word in flags()), None)
+            for flag in FLAG.findall(command) if program else []:
+                if flag in every and flag not in flags()[program]:
+                    page.say(place, f"{program} has no {flag}: write a flag that it has")
+
+
+# The READMEs
+
+
+def check_same_sections(english, chinese):
+    """Digits, code, links and images: the same in each section of both languages."""
+    both = zip_longest(english.sections(), chinese.sections(), fillvalue=(0, "(none)", ""))
+    for (_, heading, ours), (place, _, theirs) in both:
+        for what, pattern in ("number", NUMBER), ("code", CODE), ("link", LINK):
+            one, other = (
+                Counter(item[-1].replace(".zh-CN", "") if isinstance(item, tuple) else item
+                        for item in pattern.findall(re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)))
+                for text in (ours, theirs)
+            )
+            for extra, where in (one - other, english), (other - one, chinese):
+                if extra:
+                    listed = ", ".join(extra)
+                    chinese.say(place, f"section {heading!r}: only {where.name} has the {what} "
+                                       f"{listed}: change one of the two")
+    blocks = [[[line.partition(" #")[0].rstrip() for line in block[2].splitlines()]
+               for block in page.blocks] for page in (english, chinese)]
+    for number, (one, other) in enumerate(zip_longest(*blocks), 1):
+        if one != other:
+            chinese.say(0, f"code block {number} is not that of {english.name}: copy it")
+
+
+def check_example(page):
+    """The environment that a reader copies is the one that is tested."""
+    for block in page.blocks:
+        if block[1] == "python" and block[2] not in source_of("tests/test_environment.py"):
+            page.say(block.start(), "this code is not MINE of tests/test_environment.py: copy one")
+
+
+# The map
+
+
+def check_places(page):
+    """The places that rows lead to, and the statements quoted from them, in their order."""
+    last = {}  # what was seen of a section and file, or of a section and place
+
+    def in_order(at, what, *key):
+        if not LISTING.match(key[0]) or key[1] not in IN_ORDER:
+            return
+        if at < last.get(key, 0):
+            page.say(start, f"{key[1]} has {what} above that of an earlier row, the page has it "
+                            "below: move one of the two")
+        last[key] = at
+
+    for start, heading, header, cells in page.rows():
+        places = [place for cell in cells for place in places_in(cell)]
+        column = next((i for i, title in enumerate(header) if title in STATEMENT), None)
+        quoted = [] if column is None else [one_line(code) for code in CODE.findall(cells[column])]
+        if quoted and len(places) != 1:
+            page.say(start, f"{len(places)} places for its statements: split the row")
+        for file, name, address in places:
+            node = find(file, name)
+            if address != f"../{file}":
+                page.say(start, f"{file} is linked to {address}: write ../{file}")
+            elif node is None:
+                page.say(start, f"{file} has no {name}: write what it is called now")
+            elif not quoted:
+                in_order(getattr(node, "lineno", 0), name, heading, file)
+            else:
+                lines = lines_of(file, node)
+                code = one_line("\n".join(lines))
+                for statement in quoted:
+                    if statement in code:
+                        in_order(code.index(statement), f"`{statement}`", heading, file, name)
+                    else:
+                        near = difflib.get_close_matches(statement, map(str.strip, lines), n=1)
+                        hint = f" `{near[0]}`" if near else " what it is now"
+                        page.say(start, f"{file}: {name} has no `{statement}`: write{hint}")
+
+
+def places_in(cell):
+    """(file, name or None, address) of each place that a cell links to."""
+    return [(*PLACE.fullmatch(label).groups(), address) for label, address in LINK.findall(cell)
+            if PLACE.fullmatch(label)]
+
+
+def check_constants(page):
+    """Every constant of every script, with its value and its flag, and no other."""
+    values = {}  # name -> ([value in each script, or None], flag)
+    of_all = constants.read(defaults.__file__)[2]
+    for i, script in enumerate(SCRIPTS):
+        for constant in [*constants.read(ROOT / script)[2], *of_all]:
+            held, _ = values.setdefault(constant.name, ([None] * len(SCRIPTS), constant.flag))
+            held[i] = repr(constant.value)
+    place = 0
+    for start, _, header, cells in page.rows():
+        if header[1] not in CONSTANT:
+            continue
+        place, name = start, cells[1].strip("`")
+        if name not in values:
+            page.say(start, f"no script has {name}, or it is here twice: delete the row")
+            continue
+        held, flag = values.pop(name)
+        if cells[-1] != f"`{flag}`":
+            page.say(start, f"the flag of {name} is `{flag}`: write that")
+        for script, value, cell in zip(SCRIPTS, held, cells[2:-1]):
+            listed = None if cell == "–" else repr(ast.literal_eval(cell.strip("`")))
+            if listed != value:
+                page.say(start, f"{name} of {script} is {value}, not {listed}: write that")
+    for name, (held, flag) in values.items():
+        page.say(place, f"no row for {name}, {held}, `{flag}`: add one")
+
+
+def check_same_rows(english, chinese):
+    """Both languages lead to the same places, statements and errata, row by row."""
+
+    def rows(page):
+        for start, _, header, cells in page.rows():
+            links = [link for link in LINK.findall(" ".join(cells)) if link[1][0] != "#"]
+            column = next((i for i, title in enumerate(header) if title in STATEMENT), 1)
+            yield start, links, CODE.findall(cells[column])
+
+    for (_, *ours), (start, *theirs) in zip_longest(rows(english), rows(chinese), fillvalue=[0]):
+        if ours != theirs:
+            chinese.say(start, f"not the row of {english.name}, which has {ours}: make them alike")
+            return  # the next ones may only be shifted
+
+
+# The errata
+
+
+def check_errata(page):
+    """Each entry is in the overview and a section; what it says of the code here exists."""
+    overview = {}
+    for start, _, _, (number, title, where) in page.rows():
+        overview[LINK.sub(r"\1", number)] = start, title, CODE.findall(where)
+    numbers = sorted(int(number[1:]) for number in overview)
+    if numbers != list(range(1, len(numbers) + 1)):
+        page.say(0, f"the overview has entries {numbers}: each number once, none left out")
+    for start, number, text in page.sections():
+        if not re.fullmatch(r"E\d+", number):
+            continue
+        place, title, files = overview.pop(number, (start, None, []))
+        own = re.search(r"^\*\*(.+)\*\*$", text, re.MULTILINE)
+        if own is None or own[1] != title:
+            page.say(place, f"{number} has another title in its section: write the same")
+        if not re.search(r"^- Printed:.*^- (Wrong|Effect):.*^- Here:", text, re.M | re.S):
+            page.say(start, f"{number}: say '- Printed:', '- Wrong:' or '- Effect:', '- Here:'")
+        here = one_line(text.partition("- Here: ")[2])
+        named = re.findall(r"`([\w/]+\.py)`(?:, |: )`(?!\w+\.py`)([\w.]+)[`(]", here)
+        for quoted in CODE.findall(here):
+            if re.fullmatch(r"[A-Z]\w+\.\w+|[A-Z]+(_[A-Z]+)*( = .+)?", quoted):
+                name = quoted.split()[0]
+                if not any(find(file, name) for file in [*files, "common/defaults.py"]):
+                    page.say(start, f"{number}: none of {files} has {name}: write its present name")
+        for file, name in named:
+            if find(file, name) is None:
+                page.say(start, f"{number}: {file} has no {name}: write its present name")
+    for number, (place, _, _) in overview.items():
+        page.say(place, f"{number} has no section: write one")
+
+
+def main():
+    names = sorted(path.relative_to(ROOT).as_posix()
+                   for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+    pages = {(ROOT / name).resolve(): Page(name) for name in names}
+    by_name = {page.name: page for page in pages.values()}
+    for page in pages.values():
+        check_links(page, pages)
+        check_names(page)
+    readmes = by_name["README.md"], by_name["README.zh-CN.md"]
+    check_same_sections(*readmes)
+    for page in readmes:
+        check_example(page)
+    maps = by_name["docs/chapter-map.md"], by_name["docs/chapter-map.zh-CN.md"]
+    for page in maps:
+        check_places(page)
+        check_constants(page)
+    check_same_rows(*maps)
+    check_errata(by_name["docs/errata.md"])
+    print("\n".join(found) or f"{len(pages)} documents say what is so.")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
