@@ -111,7 +111,7 @@ class Ours:
                 WARM_UP, size=(self.updates, self.module.BATCH_SIZE)
             )
             return self.agent.memory[choice]
-        return self.buffer.rows(self.module.BATCH_SIZE, self.updates)
+        return [self.buffer.sample(self.module.BATCH_SIZE) for _ in range(self.updates)]
 
     def update(self):
         if self.algorithm == "ddpg":
@@ -181,7 +181,8 @@ class Floor(Ours):
 
         # Noise of zeros: the numbers do not matter, and drawing them is not part of the floor.
         StandardNormal.sample = lambda self, shape: tf.zeros(shape)
-        agent, rows = self.agent, tf.constant(self.sample())
+        agent = self.agent
+        batches = [tf.nest.map_structure(tf.constant, batch) for batch in self.sample()]
         constants = {"ddpg": [], "td3": [0.5, 1.0, 0.9, 0.01], "sac": [1.0, -1.0, 0.99, 0.01]}
         turn = {"sac": lambda i: [True], "td3": lambda i: [(i + 1) % size["delay"] == 0]}
         turns = turn.get(algorithm, lambda i: [None])
@@ -191,7 +192,7 @@ class Floor(Ours):
         def loop(n):
             for _ in tf.range(n):
                 for i in range(self.period * size["updates"]):
-                    agent._update_from(rows[i % size["updates"]], *turns(i),
+                    agent._update_from(batches[i % size["updates"]], *turns(i),
                                        *constants[algorithm])
             return n
 
