@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_library import made
 from test_scripts import ROOT, SHORT, command, environment, run
 
 import ddpg
@@ -86,25 +86,22 @@ class Run:
         return checkpoint.restore(path, self.agent, self.env, constants, SOURCE)
 
 
-def made(*args):
-    with ThreadPoolExecutor(1) as executor:  # TensorLayer reads every file on the stack
-        return executor.submit(Run, *args).result()
-
-
 @pytest.fixture
 def started(tmp_path):
     """A run after two episodes, and the file its state was saved to."""
-    one = made(ddpg, 1)
+    one = made(Run, ddpg, 1)
     one.play(2)
     path = tmp_path / "sub" / "training.npz"
     one.save(path)
     return one, path
 
 
-@pytest.mark.parametrize("module", [ddpg, td3, sac], ids=["ddpg", "td3", "sac"])
+@pytest.mark.parametrize("module", [pytest.param(ddpg, marks=pytest.mark.slow, id="ddpg"),
+                                    pytest.param(td3, id="td3"),
+                                    pytest.param(sac, marks=pytest.mark.slow, id="sac")])
 def test_restored_is_as_saved_bit_for_bit(module, tmp_path):
     path = tmp_path / "training.npz"
-    one, other = made(module, 1, False), made(module, 5, False)
+    one, other = made(Run, module, 1, False), made(Run, module, 5, False)
     one.play(2)
     one.save(path)
     unlike = other.play(3)
@@ -174,7 +171,7 @@ def test_another_agent_is_refused(started):
     one.agent.new_number = 3
     one.agent.state_names.append("new_number")
     one.save(path)
-    other = made(ddpg, 5)
+    other = made(Run, ddpg, 5)
     with pytest.raises(UserError, match=r"another version of this script.*\(state/agent\)"):
         other.restore(path)
 

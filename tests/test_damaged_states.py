@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_checkpoint import CONSTANTS, PROGRESS, SOURCE, made
+from test_checkpoint import CONSTANTS, PROGRESS, SOURCE, Run
+from test_library import made
 
 import ddpg
 import sac
@@ -30,7 +31,7 @@ ODD = [None, True, 7, -1, 0.5, float("nan"), 10**400, "x", [], ["x"], [[]], {}, 
 def runs(request, tmp_path_factory):
     """A state that was saved after two episodes, and another, new agent to restore it to."""
     module = request.param
-    one, other = made(module, 1), made(module, 5)
+    one, other = made(Run, module, 1), made(Run, module, 5)
     one.play(2)
     path = tmp_path_factory.mktemp("state") / "training.npz"
     one.save(path)

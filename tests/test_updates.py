@@ -16,6 +16,7 @@ import pytest
 import reference
 import tensorflow as tf
 from tensorlayer.models import Model
+from test_library import made
 
 import ddpg
 import sac
@@ -134,7 +135,7 @@ class Pair:
         seed_everything(seed)
         rng = np.random.default_rng(seed)
         self.action_dim, self.action_range = action_dim, np.array(action_range)
-        self.build(eager=eager, **options)
+        made(self.build, eager=eager, **options)
         self.fill(rng, reward)
         for net in networks(self.agent).values():
             widen(net, rng)
@@ -320,17 +321,17 @@ def test_eager_and_compiled_follow_the_reference_and_agree(kind, options):
 @pytest.mark.parametrize(
     "kind, n_updates, options",
     [
-        (DDPGPair, 2, VECTOR),
+        pytest.param(DDPGPair, 2, VECTOR, marks=pytest.mark.slow),
         (TD3Pair, 3, {"interval": 3}),
-        (SACPair, 3, {"settings": FIXED_ALPHA, **SHARED}),
+        pytest.param(SACPair, 3, {"settings": FIXED_ALPHA, **SHARED}, marks=pytest.mark.slow),
     ],
 )
 def test_compiled_updates_follow_the_reference(kind, n_updates, options):
     kind(**options).run(54 // n_updates, n_updates)
 
 
-@pytest.mark.parametrize("eager", [pytest.param(False, marks=pytest.mark.slow, id="compiled"),
-                                   pytest.param(True, id="eager")])
+@pytest.mark.slow
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
 @pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
 def test_the_papers_way(monkeypatch, kind, eager):
     """Rewards as they are, times a factor; and TD3's target actions within the range."""
@@ -448,7 +449,7 @@ def test_target_updates(kind, net, target):
 
 def test_first_ema_update_moves_targets_by_tau():
     """It does not make the targets jump onto the networks, E11."""
-    agent = ddpg.DDPG(2, STATE_DIM, 1.0, tau=0.25)
+    agent = made(ddpg.DDPG, 2, STATE_DIM, 1.0, tau=0.25)
     for net, target in ((agent.actor, agent.actor_target), (agent.critic, agent.critic_target)):
         before = weights_of(target)
         widen(net, np.random.default_rng(1))
@@ -465,7 +466,7 @@ def test_first_ema_update_moves_targets_by_tau():
 def policy(script, seed=0, action_dim=1, action_range=2.0, scale=0.4):
     """A PolicyNetwork of td3 or sac with weights from N(0, scale^2), and 500 states."""
     seed_everything(seed)
-    net = script.PolicyNetwork(STATE_DIM, action_dim, HIDDEN_DIM, action_range)
+    net = made(script.PolicyNetwork, STATE_DIM, action_dim, HIDDEN_DIM, action_range)
     rng = np.random.default_rng(seed)
     widen(net, rng, scale)
     return net, rng.normal(size=(500, STATE_DIM)).astype(np.float32)
