@@ -35,6 +35,7 @@ def complaints(cell):
     return [o for o in cell.outputs if o.output_type == "error" or o.get("name") == "stderr"]
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, monkeypatch):
     monkeypatch.setenv("QUICK", "1")
     for cell in code_cells(notebook):

@@ -13,8 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 from common import arguments
 
+ENV_ID = "Pendulum-v1"  # task
 LABEL = "é"  # name of é, in {é, \U0001f40d}
-args = arguments.parse(globals())
+args = arguments.parse(__file__, __name__)
+LABEL = args.constants["LABEL"]
 print("first", LABEL, "\\udcff")
 input()  # until the reader has gone
 print("second")

@@ -130,7 +130,8 @@ def test_leaving_during_the_imports_is_silent(fake):
 
 
 def test_a_missing_package_is_one_line(fake):
-    code = "from common import arguments\narguments.parse(globals())\n"
+    code = "from common import arguments\nENV_ID = 'Pendulum-v1'  # task\n"
+    code += "arguments.parse(__file__, __name__)\n"
     done = fake(code, "--train", ending="import opencv_is_not_here")
     expected = "opencv_is_not_here is not installed, run: pip install -r requirements.txt"
     assert (done.stderr, done.returncode) == (f"script.py: {expected}\n", 1)
