@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 from tqdm import tqdm
-from tqdm.contrib import DummyTqdmFile
 
 from common import board, checkpoint, curve, files, output, progress, signals, weights
 from common.errors import UserError
@@ -121,6 +120,8 @@ class Training:
             bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",
         )
         if not self.bar.disable:
+            from tqdm.contrib import DummyTqdmFile  # late: it complains in a bare notebook
+
             above = DummyTqdmFile(sys.stdout)
             self.open.enter_context(contextlib.redirect_stdout(above))
         self.open.callback(self._hide_progress)
