@@ -295,10 +295,10 @@ class SAC:
         with tf.GradientTape() as p_tape:
             new_action, log_prob, _, _, _ = self.policy_net.evaluate(state)
             new_q_input = tf.concat([state, new_action], 1)
-            if self.policy_loss == "min":  # implementation 1
+            if self.policy_loss == "min":  # implementation 1 (实现方式一)
                 predicted_new_q_value = tf.minimum(self.soft_q_net1(new_q_input),
                                                    self.soft_q_net2(new_q_input))
-            else:  # implementation 2
+            else:  # implementation 2 (实现方式二)
                 predicted_new_q_value = self.soft_q_net1(new_q_input)
             policy_loss = tf.reduce_mean(self.alpha * log_prob - predicted_new_q_value)
         p_grad = p_tape.gradient(policy_loss, self.policy_net.trainable_weights)

@@ -252,7 +252,7 @@ class TD3:
         for _ in range(n_updates):
             self.update_cnt += 1
             batches.append(self.replay_buffer.sample(batch_size))
-            # Technique two, delayed policy updates: not at every update of the Q functions
+            # Technique two (技术二), delayed policy updates: not at every update of the Qs
             policy_turns.append(self.update_cnt % self.policy_target_update_interval == 0)
         # The printed body goes on in _update_from(), which is compiled.
         self.losses = self.compiler.for_each(self._update_from, batches, tuple(policy_turns),
@@ -265,7 +265,7 @@ class TD3:
         reward = reward[:, np.newaxis]  # expand dimension
         done = done[:, np.newaxis]
 
-        # Technique three, target policy smoothing: noise on the target action (6.16)
+        # Technique three (技术三), target policy smoothing: noise on the target action (6.16)
         new_next_action = self.target_policy_net.evaluate(
             next_state, eval_noise_scale=eval_noise_scale
         )  # clipped normal noise
@@ -278,7 +278,7 @@ class TD3:
 
         # Training the Q functions
         target_q_input = tf.concat([next_state, new_next_action], 1)
-        # Technique one, clipped double Q-learning: the smaller target value (6.14)
+        # Technique one (技术一), clipped double Q-learning: the smaller target value (6.14)
         target_q_min = tf.minimum(self.target_q_net1(target_q_input),
                                   self.target_q_net2(target_q_input))
         target_q_value = reward + (1 - done) * gamma * target_q_min  # if done, only the reward
@@ -302,10 +302,10 @@ class TD3:
             with tf.GradientTape() as p_tape:
                 new_action = self.policy_net.evaluate(state, eval_noise_scale=0.0)  # no noise
                 new_q_input = tf.concat([state, new_action], 1)
-                if self.policy_loss == "min":  # implementation 1
+                if self.policy_loss == "min":  # implementation 1 (实现方法一)
                     predicted_new_q_value = tf.minimum(self.q_net1(new_q_input),
                                                        self.q_net2(new_q_input))
-                else:  # implementation 2
+                else:  # implementation 2 (实现方法二)
                     predicted_new_q_value = self.q_net1(new_q_input)
                 policy_loss = -tf.reduce_mean(predicted_new_q_value)
             p_grad = p_tape.gradient(policy_loss, self.policy_net.trainable_weights)

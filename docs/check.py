@@ -35,6 +35,9 @@ FOREIGN = {  # flags of others' programs
 }
 # Titles of columns, in both languages
 STATEMENT, CONSTANT = ("statement", "语句"), ("constant", "常量")
+# What an entry of the errata says, in both languages
+PARTS = re.compile(r"^- (?:Printed:|书中：).*^- (?:Wrong:|Effect:|问题：|影响：).*"
+                   r"^- (?:Here:|这里：)(.*)", re.MULTILINE | re.DOTALL)
 # The page's order: that of the rows of these sections, and of what they lead to in these files
 LISTING = re.compile(r"6\.5\.[234] ")
 IN_ORDER = {*SCRIPTS, "common/replay_buffer.py"}
@@ -189,7 +192,7 @@ def check_names(page):
                     page.say(place, f"{program} has no {flag}: write a flag that it has")
 
 
-# The READMEs
+# The READMEs, and the errata
 
 
 def check_same_sections(english, chinese):
@@ -300,7 +303,8 @@ def check_same_rows(english, chinese):
 
     def rows(page):
         for start, _, header, cells in page.rows():
-            links = [link for link in LINK.findall(" ".join(cells)) if link[1][0] != "#"]
+            links = [(label, address.replace(".zh-CN", ""))
+                     for label, address in LINK.findall(" ".join(cells)) if address[0] != "#"]
             column = next((i for i, title in enumerate(header) if title in STATEMENT), 1)
             yield start, links, CODE.findall(cells[column])
 
@@ -328,10 +332,11 @@ def check_errata(page):
         own = re.search(r"^\*\*(.+)\*\*$", text, re.MULTILINE)
         if own is None or own[1] != title:
             page.say(place, f"{number} has another title in its section: write the same")
-        if not re.search(r"^- Printed:.*^- (Wrong|Effect):.*^- Here:", text, re.M | re.S):
+        parts = PARTS.search(text)
+        if parts is None:
             page.say(start, f"{number}: say '- Printed:', '- Wrong:' or '- Effect:', '- Here:'")
-        here = one_line(text.partition("- Here: ")[2])
-        named = re.findall(r"`([\w/]+\.py)`(?:, |: )`(?!\w+\.py`)([\w.]+)[`(]", here)
+        here = one_line(parts[1] if parts else "")
+        named = re.findall(r"`([\w/]+\.py)`(?:, |: |，|：)`(?!\w+\.py`)([\w.]+)[`(]", here)
         for quoted in CODE.findall(here):
             if re.fullmatch(r"[A-Z]\w+\.\w+|[A-Z]+(_[A-Z]+)*( = .+)?", quoted):
                 name = quoted.split()[0]
@@ -361,7 +366,10 @@ def main():
         check_places(page)
         check_constants(page)
     check_same_rows(*maps)
-    check_errata(by_name["docs/errata.md"])
+    errata = by_name["docs/errata.md"], by_name["docs/errata.zh-CN.md"]
+    for page in errata:
+        check_errata(page)
+    check_same_sections(*errata)
     print("\n".join(found) or f"{len(pages)} documents say what is so.")
     return bool(found)
 

@@ -38,6 +38,11 @@ CHANGES = [
     ("docs/errata.md", "E4: none of ['common/replay_buffer.py'] has Ring.push: write its present "
      "name",
      "docs/errata.md", "`ReplayBuffer.push`: `(self", "`Ring.push`: `(self"),
+    ("docs/errata.zh-CN.md", "section 'E34': only docs/errata.md has the number 0.05: change one "
+     "of the two",
+     "docs/errata.zh-CN.md", "平均为 +0.05", "平均为 +0.06"),
+    ("docs/errata.zh-CN.md", "E2: ddpg.py has no DDPG._from: write its present name",
+     "docs/errata.zh-CN.md", "`DDPG._update_from`（即", "`DDPG._from`（即"),
     ("docs/errata.md", "E1 has another title in its section: write the same",
      "docs/errata.md", "| [E1](#e1) | `DDPG.get_action` reads", "| [E1](#e1) | `get_action` reads"),
 ]
