@@ -27,7 +27,9 @@ from common.progress import Progress
 ODD = [None, True, 7, -1, 0.5, float("nan"), 10**400, "x", [], ["x"], [[]], {}, {"x": 1}]
 
 
-@pytest.fixture(scope="module", params=[ddpg, td3, sac], ids=["ddpg", "td3", "sac"])
+@pytest.fixture(scope="module", params=[pytest.param(ddpg, marks=pytest.mark.slow, id="ddpg"),
+                                        pytest.param(td3, id="td3"),
+                                        pytest.param(sac, marks=pytest.mark.slow, id="sac")])
 def runs(request, tmp_path_factory):
     """A state that was saved after two episodes, and another, new agent to restore it to."""
     module = request.param

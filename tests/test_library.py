@@ -115,6 +115,7 @@ def values(agent):
 # --- the page
 
 
+@pytest.mark.slow
 def test_the_page(tmp_path, monkeypatch, capsys):
     """Its block runs as it stands, and prints one greedy action."""
     page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")

@@ -93,8 +93,7 @@ assert tl.utils.f1_score is f1_score
 
 def test_the_packages_are_silent_and_their_own(python):
     done = python(RUN + REAL)
-    printed = "Q Network (1,2)" if more else ""
-    assert (done.stdout.partition(":")[0], done.stderr, done.returncode) == (printed, "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
 @pytest.mark.slow
