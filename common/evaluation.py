@@ -26,9 +26,9 @@ class Evaluation:
     because a simulator runs only once, the episodes are played one after the other in `shared`.
 
     Args:
-        env_id: as for environment.make().
+        env_id: as for making.make().
         max_steps: steps after which an episode is cut.
-        unit_actions: as for environment.make().
+        unit_actions: as for making.make().
         shared: the training's own Environment, between two of its episodes; its random numbers
             go on afterwards as if it had not been lent. None: there is none.
     """

@@ -91,11 +91,6 @@ def named_variables(agent):
     return dict(found.values())
 
 
-def variables_of(agent):
-    """The variables of named_variables() alone, in the same order."""
-    return list(named_variables(agent).values())
-
-
 def parts_of(agent, numbers=()):
     """What a compiled function of the agent has built in, as (namespace, name, value) of each.
 

@@ -45,7 +45,7 @@ def execute_all(todo, runs_dir, workers, execute):
             try:
                 what, value = _turn(run, runs_dir, execute, tell)
             except Exception as error:
-                what, value = "failed", _reason(error)
+                what, value = "failed", runs.reason(error)[:1000]
             tell(what, value)
 
     signals.hold()  # or a run could be started, and nobody would end it
@@ -101,16 +101,12 @@ def _turn(run, runs_dir, execute, tell):
         except (runs.Refused, CancelledError):
             raise
         except Exception as error:
-            tell("retry", _reason(error))
+            tell("retry", runs.reason(error)[:1000])
             measured = execute(run, folder, lambda steps: tell("steps", steps))
         runs.keep(run, runs_dir, measured)
         for state in run.state(folder).parent.glob("training*.npz"):
             state.unlink()  # large, and of no more use
         return "result", measured
-
-
-def _reason(error):
-    return " ".join(str(error).split())[:1000] or type(error).__name__
 
 
 @contextlib.contextmanager

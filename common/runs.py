@@ -101,8 +101,12 @@ def result(run, runs_dir):
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # another program's file can fail in many ways
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is damaged or not a result ({why:.80})") from error
+        raise UserError(f"{path} is damaged or not a result ({reason(error):.80})") from error
+
+
+def reason(error):
+    """What an exception says, on one line; an OSError's words keep the file's name."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def keep(run, runs_dir, measured):

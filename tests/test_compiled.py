@@ -24,7 +24,7 @@ import td3
 from common import private, weights
 from common.compiled import COMPILING, TAKEN_OVER, Compiler, StandardNormal
 from common.compiled import compiled as decorated
-from common.networks import connect, networks_of, variables_of
+from common.networks import connect, named_variables, networks_of
 
 ROW = np.array([1.0, -2.0, 3.0], np.float32)
 MODES = pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
@@ -106,7 +106,7 @@ def assert_same(found, expected, tolerance=0.0):
 
 def assert_same_agents(agent, twin, tolerance=0.0):
     """All variables equal, optimizers' slots included, and the generators in the same state."""
-    for ours, theirs in zip(variables_of(agent), variables_of(twin), strict=True):
+    for ours, theirs in zip(*(named_variables(a).values() for a in (agent, twin)), strict=True):
         assert_same(ours.numpy(), theirs.numpy(), tolerance)
     for name in ("generator", "other_generator"):
         states = [getattr(a, name).bit_generator.state for a in (agent, twin)]
@@ -849,7 +849,7 @@ def functions():
 def test_any_program_equals_its_eager_twin(functions, program):
     """Calls, reads and writes in any order, from equal values on."""
     agent, twin, both = functions
-    for variable in (*variables_of(agent), *variables_of(twin)):
+    for variable in (*named_variables(agent).values(), *named_variables(twin).values()):
         variable.assign(tf.ones_like(variable) * 2)
     for kind, name in program:
         if kind == "call":
@@ -1367,7 +1367,7 @@ def test_all_finite(touched, ahead, where, value):
             touch(ROW)
         assert agent.compiler.all_finite() is expected
         assert agent.compiler.all_finite() is expected
-        values = [v.numpy() for v in variables_of(agent)]
+        values = [v.numpy() for v in named_variables(agent).values()]
         assert all(np.isfinite(v).all() for v in values) is expected
 
 
@@ -1442,7 +1442,7 @@ def trained(script, seed):
         run["actions"].append(act(state))
         if script is not ddpg:
             run["samples"].append(agent.policy_net.sample_action())
-    run["variables"] = [variable.numpy() for variable in variables_of(agent)]
+    run["variables"] = [variable.numpy() for variable in named_variables(agent).values()]
     return run
 
 
@@ -1469,7 +1469,7 @@ def test_the_training_was_one(runs):
     assert np.isfinite(first["losses"]).all()
     assert len(np.unique(first["actions"])) > CALLS_OF_UPDATE / 2
     fresh, _, _ = new_agent(script, 5)
-    held = zip(variables_of(fresh), first["variables"], strict=True)
+    held = zip(named_variables(fresh).values(), first["variables"], strict=True)
     moved = [np.any(before.numpy() != after) for before, after in held]
     assert np.mean(moved) > 0.9  # all but the learning rates
 

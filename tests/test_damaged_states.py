@@ -91,6 +91,12 @@ def changed(header, route, value):
     return header
 
 
+def read(path):
+    with np.load(path) as file:
+        arrays = dict(file)
+    return json.loads(arrays.pop("header").item()), arrays
+
+
 def write(path, header, arrays):
     np.savez(path, header=np.array(json.dumps(header)), **arrays)
 
@@ -102,9 +108,7 @@ def kind(value):
 def test_each_entry_of_the_header(state):
     path, _, run = state
     before = everything(run)
-    with np.load(path) as file:
-        arrays = dict(file)
-    header = json.loads(arrays.pop("header").item())
+    header, arrays = read(path)
     tried = 0
     for route in leaves(header):
         if route[:2] in (("constants", "TRAIN_EPISODES"), ("progress", "log_name")):
@@ -135,9 +139,7 @@ def test_each_entry_of_the_header(state):
 def test_each_array(state):
     path, _, run = state
     before = everything(run)
-    with np.load(path) as file:
-        arrays = dict(file)
-    header = json.loads(arrays.pop("header").item())
+    header, arrays = read(path)
     # One of each rank among the many variables, and all others.
     some = {array.ndim: name for name, array in arrays.items() if name.startswith("variables/")}
     some = [*some.values(), *(name for name in arrays if not name.startswith("variables/"))]
@@ -171,9 +173,7 @@ def test_each_array(state):
 def test_numbers_that_do_not_fit(state):
     path, _, run = state
     before = everything(run)
-    with np.load(path) as file:
-        arrays = dict(file)
-    header = json.loads(arrays.pop("header").item())
+    header, arrays = read(path)
     if "pointer" in header["state"]["agent"]:
         odd = {("pointer",): [-1, 3, 23, 25, 10**400], ("var",): [10**400]}
     else:
@@ -196,9 +196,7 @@ def test_numbers_that_do_not_fit(state):
 def test_arrays_that_stand_for_others(state):
     path, _, run = state
     before = everything(run)
-    with np.load(path) as file:
-        arrays = dict(file)
-    header = json.loads(arrays.pop("header").item())
+    header, arrays = read(path)
     variables = header["state"]["variables"]
     one, other = next(iter(variables)), next(reversed(variables))
     for there in (one, other, "header", "nowhere", 7, None, ["x"], {"array": one}):

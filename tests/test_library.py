@@ -26,7 +26,7 @@ import td3
 from common import networks
 from common.arguments import Command
 from common.errors import UserError
-from common.networks import networks_of, variables_of
+from common.networks import named_variables, networks_of
 from common.replay_buffer import ReplayBuffer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,7 +109,7 @@ def act(agent, state=STATE, greedy=True):
 
 
 def values(agent):
-    return [variable.numpy() for variable in variables_of(agent)]
+    return [variable.numpy() for variable in named_variables(agent).values()]
 
 
 # --- the page
@@ -299,7 +299,7 @@ QUICK = [("ddpg", "critic_opt")]  # each takes a compilation
 def test_what_is_replaced_counts(script, what):
     """From the next call on, in the very way it counts where nothing is compiled."""
     agent, twin = twins(script)
-    for ours, theirs in zip(variables_of(agent), variables_of(twin), strict=True):
+    for ours, theirs in zip(*(named_variables(a).values() for a in (agent, twin)), strict=True):
         theirs.assign(ours)
     before = values(agent)
     for one in (agent, twin):
@@ -309,7 +309,7 @@ def test_what_is_replaced_counts(script, what):
         update(one)
         act(one, greedy=False)
         update(one)
-    for ours, theirs in zip(variables_of(agent), variables_of(twin), strict=True):
+    for ours, theirs in zip(*(named_variables(a).values() for a in (agent, twin)), strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), 2e-3, 2e-4, err_msg=ours.name)
     np.testing.assert_allclose(agent.losses, twin.losses, rtol=2e-3, atol=2e-4)
     np.testing.assert_allclose(act(agent), act(twin), rtol=1e-3, atol=1e-4)

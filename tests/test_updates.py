@@ -21,7 +21,7 @@ from test_library import made
 import ddpg
 import sac
 import td3
-from common.networks import variables_of
+from common.networks import named_variables
 from common.replay_buffer import ReplayBuffer
 
 STATE_DIM, HIDDEN_DIM, BATCH_SIZE = 3, 8, 16
@@ -314,7 +314,8 @@ def test_eager_and_compiled_follow_the_reference_and_agree(kind, options):
     assert eager.agent.compiler.eager and not compiled.agent.compiler.eager
     for pair in (eager, compiled):
         pair.run(100)
-    for a, b in zip(variables_of(eager.agent), variables_of(compiled.agent), strict=True):
+    variables = [named_variables(pair.agent).values() for pair in (eager, compiled)]
+    for a, b in zip(*variables, strict=True):
         assert_close([a.numpy()], [b.numpy()], a.name, least_unit=0.01)
 
 
@@ -366,7 +367,8 @@ def test_one_call_of_three_updates_is_three_calls(kind, options):
     together, apart = (kind(eager=True, **options) for _ in range(2))
     together.run(1, n_updates=3)
     apart.run(3)
-    for a, b in zip(variables_of(together.agent), variables_of(apart.agent), strict=True):
+    variables = [named_variables(pair.agent).values() for pair in (together, apart)]
+    for a, b in zip(*variables, strict=True):
         np.testing.assert_array_equal(a, b, a.name)
     np.testing.assert_array_equal(together.agent.losses, apart.agent.losses)
 
