@@ -21,9 +21,9 @@ import numpy as np
 import tensorflow as tf
 from tensorlayer.models import Model
 
-from common.flat import FlatProgram, Vectors
+from common.feed import Feed, kind_of, run_eagerly
+from common.flat import Program, Vectors
 from common.networks import named_variables, parts_of, refresh
-from common.plain import Feed, PlainProgram, kind_of, run_eagerly
 from common.private import trained_by
 from common.trial import hold_against_eager
 
@@ -224,18 +224,18 @@ class Compiler:
 
     def _compile(self, fn, rest, items, kinds):
         if self.plain:
-            return PlainProgram(fn, rest, items, kinds)
+            return Program(None, fn, rest, items, kinds)
         try:
             self.unpack()
             self._vectors.hold(self._variables)
-            program = FlatProgram(self._vectors, fn, rest, items, kinds)
+            program = Program(self._vectors, fn, rest, items, kinds)
             hold_against_eager(program, self._variables, fn, rest, items, kinds)
             return program
         except Exception as error:  # whatever another TensorFlow makes of what is not promised
             reason = f"{type(error).__name__}: {error}".removeprefix("NotFlat: ").partition("\n")[0]
         finally:
             self._vectors.vectors = None  # where the variables' values are is known for certain
-        program = PlainProgram(fn, rest, items, kinds)  # raises what is the function's own error
+        program = Program(None, fn, rest, items, kinds)  # raises what is the function's own error
         self.plain = True
         print(f"The fast engine does not work here ({reason:.200}): {TAKEN_OVER}", flush=True)
         return program

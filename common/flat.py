@@ -1,47 +1,55 @@
-"""The fast engine: a traced function, replayed on a few flat vectors instead of its variables.
+"""The program of a function: its lines, traced, run on a few flat vectors instead of variables.
 
 A compiled function pays for every tf.Variable it touches, and TD3 has 86 (weights, targets,
 Adam's slots). Therefore:
 
-1. the function is traced as TensorFlow always does, reads and assignments included;
-2. the traced graph is replayed with each variable replaced by a slice of one flat vector and each
-   assignment by the slice's new value (large variables are vectors of their own: copying them
-   would cost more than an argument);
-3. XLA compiles the replayed graph: vectors in, vectors out, no variables.
+1. the lines are traced with a tensor in place of each variable's value, so that what they make
+   is a function of values, without variables;
+2. in the compiled program these values are slices of a few flat vectors (large variables are
+   vectors of their own: copying them would cost more than an argument);
+3. XLA compiles it: vectors in, vectors out.
 
 While the vectors are ahead of the variables, touching any of them (reading, assigning, calling
 a network that holds it) first writes the vectors back, and the next compiled call packs them
 again: nobody sees old values.
+
+Without vectors the same program reads and assigns the variables where they are. That is the plain
+engine: tf.function(jit_compile=True), on public API only.
 """
 
 import contextlib
 import itertools
 
+import numpy as np
 import tensorflow as tf
 
 from common import private
-from common.plain import Feed, Inputs, kind_of
+from common.feed import Feed, kind_of
 
 ON_CPU = not tf.config.list_physical_devices("GPU")
 LARGE = 16384  # elements; from here on, a variable is a vector of its own
+
+
+class NotFlat(Exception):
+    """A function does what cannot be run without variables; the message says what."""
 
 
 class Vectors:
     """The variables of one agent, and their values as flat vectors while these are the newer."""
 
     def __init__(self):
-        self.variables, self.groups = {}, []
+        self.variables, self.groups = {}, []  # by name; lists of those that share a vector
         self.vectors = None
-        self._hands_off = False  # while tracing or copying, variables are used as they are
+        self.traced = None  # while lines are traced: what stands for a variable, by its id
 
     def hold(self, variables):
         """Stand for these variables, a dict from their names, from now on."""
         if self.variables is variables:
             return
         self.unpack()
-        groups = {}  # by dtype, large ones apart: those of one group share a vector
+        groups = {}  # by dtype, large ones apart
         for variable in variables.values():
-            private.unpack_first(variable, self)
+            private.hold(variable, self)
             large = variable.shape.num_elements() >= LARGE
             groups.setdefault(id(variable) if large else variable.dtype, []).append(variable)
         self.variables, self.groups = variables, list(groups.values())
@@ -49,62 +57,91 @@ class Vectors:
     def pack(self):
         """The values of all variables, as one vector for each group."""
         if self.vectors is None:
-            with self.hands_off(), tf.init_scope():
+            with tf.init_scope():
                 self.vectors = [_join(group) for group in self.groups]
         return self.vectors
 
     def unpack(self):
         """Write the vectors back; from here on the variables count."""
-        if self.vectors is None or self._hands_off:
+        vectors, self.vectors = self.vectors, None
+        if vectors is None:
             return
-        with self.hands_off(), tf.init_scope():  # not into a graph that is being traced
-            for vector, group in zip(self.vectors, self.groups, strict=True):
-                for variable, value in zip(group, _split(vector, group), strict=True):
-                    variable.assign(value)
-            self.vectors = None
+        try:
+            with tf.init_scope():  # not into a graph that is being traced
+                for vector, group in zip(vectors, self.groups, strict=True):
+                    for variable, value in zip(group, _split(vector, group), strict=True):
+                        variable.assign(value)
+        except BaseException:
+            self.vectors = vectors
+            raise
 
     @contextlib.contextmanager
-    def hands_off(self):
-        """Within this block, touching a variable writes nothing back."""
-        before, self._hands_off = self._hands_off, True
+    def replaced(self, values):
+        """Within this block, tensors stand for the variables; yields what has become of them."""
+        self.traced = _Latest(dict(zip(map(id, self.variables.values()), values, strict=True)))
         try:
-            yield
+            yield self.traced
         finally:
-            self._hands_off = before
+            self.traced = None
 
 
-class FlatProgram:
+class _Latest(dict):
+    """The value that stands for each variable by now, by its id, in the order of first use.
+
+    The order counts: in another, the results of a loop are rounded otherwise.
+    """
+
+    def __init__(self, start):
+        self.start = start
+
+    def __missing__(self, i):
+        self[i] = self.start[i]
+        return self[i]
+
+
+class Program:
     """fn(item, kind, *rest) for each item and kind in turn, compiled as one function.
 
     Its inputs are the vectors and one more: first the numbers that all steps share, then for
     each step its item and its noise.
+
+    Args:
+        vectors: what holds the variables that fn may use, or None: the plain engine.
     """
 
     def __init__(self, vectors, fn, rest, items, kinds):
-        self.vectors = vectors
+        self.flat, self.vectors = vectors is not None, vectors or Vectors()
         traced, self.steps = {}, []
         for item, kind in zip(items, kinds):
             key = kind_of((item, kind), [])
             if key not in traced:
-                traced[key] = _Step(vectors, fn, item, kind, rest)
+                traced[key] = _Step(self.vectors, fn, item, kind, rest)
+                if self.flat and traced[key].touches_variables:
+                    raise NotFlat("a compiled function uses a variable that is no attribute of "
+                                  "the agent, nor of its networks or optimizers")
             self.steps.append(traced[key])
-        self.results = self.steps[-1].function.structured_outputs
-        self.single = isinstance(self.results, tf.Tensor)
-        shared = self.steps[-1].shared
-        pieces, size = list(shared.pieces), shared.size
-        for step in self.steps:
-            pieces += [(size + start, *piece) for start, *piece in step.own.pieces]
-            size += step.own.size
-        array, self.tensor = private.shared_memory(size)
-        self.inputs = Inputs(array, pieces)
+        feeds = [self.steps[-1].shared, *[step.own for step in self.steps]]
+        size = sum(feed.size for feed in feeds)
+        make = private.shared_memory if self.flat else lambda n: (np.zeros(n, np.float32), None)
+        array, self.tensor = make(size)
+        self.array, self.slots, self.noise = array, [], []
+        for feed in feeds:
+            for generator, place in feed.pieces:
+                if generator is None:
+                    self.slots.append(place(array))
+                else:
+                    self.noise.append((generator, place(array)))
+            array = array[feed.size :]
 
-        groups = vectors.groups
+        groups = self.vectors.groups
         assigned = {i for step in traced.values() for i in step.assigned}
-        used = assigned | {id(v) for step in traced.values() for v in step.handles.values()}
+        used = assigned.union(*[step.used for step in traced.values()])
         self.taken = [k for k, group in enumerate(groups) if used & set(map(id, group))]
         self.given = [k for k in self.taken if assigned & set(map(id, groups[k]))]
-        self.function = self._compiled(shared.size, size)
-        self.call = private.caller(self.function)
+        self.function = self._compiled(feeds[0].size, size)
+        self.call = private.caller(self.function) if self.flat else self._plainly
+        self.results = self.steps[-1].function.structured_outputs[1]
+        self.single = isinstance(self.results, tf.Tensor)
 
     def __call__(self, fed):
         """The results of the last, as NumPy arrays.
@@ -112,10 +149,13 @@ class FlatProgram:
         Args:
             fed: the numbers among (rest, items), as kind_of() lists them.
         """
-        self.inputs.fill(fed)
+        for slot, number in zip(self.slots, fed):
+            slot[...] = number
+        for generator, slot in self.noise:
+            generator.standard_normal(dtype=np.float32, out=slot)
         vectors = self.vectors.pack()
-        inputs = self.tensor if ON_CPU else tf.constant(self.inputs.array)
-        outputs = self.call([*[vectors[k] for k in self.taken], inputs])
+        numbers = self.tensor if self.flat and ON_CPU else tf.constant(self.array)
+        outputs = self.call([*[vectors[k] for k in self.taken], numbers])
         if self.given:
             self.vectors.vectors = vectors = list(vectors)
             for k, vector in zip(self.given, outputs):
@@ -128,12 +168,15 @@ class FlatProgram:
             lambda t: None if t is None else next(outputs).numpy(), self.results
         )
 
+    def _plainly(self, tensors):
+        return [t for t in tf.nest.flatten(self.function(*tensors)) if t is not None]
+
     def _compiled(self, begin, size):
         groups = self.vectors.groups
         taken, given = [groups[k] for k in self.taken], [groups[k] for k in self.given]
 
         def program(*tensors):
-            *vectors, inputs = tensors
+            *vectors, numbers = tensors
             value = {}  # by a variable's id
             for vector, group in zip(vectors, taken, strict=True):
                 value.update(zip(map(id, group), _split(vector, group), strict=True))
@@ -141,10 +184,10 @@ class FlatProgram:
             for step, run in itertools.groupby(self.steps):
                 count = len(list(run))
                 end = start + count * step.own.size
-                own = tf.reshape(inputs[start:end], [count, step.own.size])
-                value, outputs = step.replay(value, inputs[:begin], own)
+                own = tf.reshape(numbers[start:end], [count, step.own.size])
+                value, results = step.repeat(value, numbers[:begin], own)
                 start = end
-            return [_join([value[id(v)] for v in group]) for group in given] + outputs
+            return [_join([value[id(v)] for v in group]) for group in given] + results
 
         sizes = [sum(v.shape.num_elements() for v in group) for group in taken]
         specs = [tf.TensorSpec([n], g[0].dtype) for n, g in zip(sizes, taken, strict=True)]
@@ -153,29 +196,29 @@ class FlatProgram:
 
 
 class _Step:
-    """fn(item, kind, *rest), traced and rid of its variables."""
+    """fn(item, kind, *rest), traced as a function of its numbers and of the variables' values."""
 
     def __init__(self, vectors, fn, item, kind, rest):
-        def traced(own, shared):
+        self.variables = list(vectors.variables.values())
+
+        def traced(own, shared, *values):
             self.own, self.shared = Feed(own), Feed(shared)
-            return self.own.run(fn, self.own.give(item), kind, *self.shared.give(rest))
+            with vectors.replaced(values) as latest:
+                results = self.own.run(fn, self.own.give(item), kind, *self.shared.give(rest))
+                results = tf.nest.map_structure(_tensor, results)
+            self.used = set(latest)
+            self.assigned = [i for i, value in latest.items() if value is not latest.start[i]]
+            return [latest[i] for i in self.assigned], results
 
-        spec = tf.TensorSpec([None], tf.float32)  # what noise is asked for, tracing finds out
-        with vectors.hands_off():
-            self.function = tf.function(traced, autograph=False).get_concrete_function(spec, spec)
-            self.graph_def, self.handles, final, self.constants = private.without_variables(
-                self.function, vectors.variables.values()
-            )
-        self.inputs = [tensor.name for tensor in self.function.inputs[:2]]
-        self.assigned = {
-            id(self.handles[handle]): _full(name)
-            for handle, name in final.items()
-            if name != handle
-        }
-        self.outputs = [tensor.name for tensor in self.function.outputs]
-        self.used = {_full(name) for node in self.graph_def.node for name in node.input}
+        numbers = tf.TensorSpec([None], tf.float32)  # what noise is asked for, tracing finds out
+        specs = [tf.TensorSpec(v.shape, v.dtype) for v in self.variables]
+        function = tf.function(traced, autograph=False)
+        self.function = function.get_concrete_function(numbers, numbers, *specs)
+        self.touches_variables = any(
+            tensor.dtype == tf.resource for tensor in self.function.captured_inputs
+        )
 
-    def replay(self, value, shared, own):
+    def repeat(self, value, shared, own):
         """Do the step len(own) times, in the function being compiled.
 
         Args:
@@ -186,38 +229,33 @@ class _Step:
         Returns:
             (new value, list of what the last repetition returned)
         """
-        if own.shape[0] == 1:
-            return self._replay_once(value, shared, own[0])
-        # A loop, because unrolled the code to compile would be as many times as long.
-        zeros = [tf.zeros(tensor.shape, tensor.dtype) for tensor in self.function.outputs]
-        state = [value[i] for i in self.assigned] + zeros
 
-        def body(i, *state):
-            before = {**value, **dict(zip(self.assigned, state))}
-            after, outputs = self._replay_once(before, shared, own[i])
-            return (i + 1, *(after[i] for i in self.assigned), *outputs)
+        def once(numbers, value):
+            values = [value[id(v)] if id(v) in self.used else tf.zeros(v.shape, v.dtype)
+                      for v in self.variables]
+            assigned, results = self.function(numbers, shared, *values)
+            results = [result for result in tf.nest.flatten(results) if result is not None]
+            return {**value, **dict(zip(self.assigned, assigned))}, results
 
         n = own.shape[0]
-        _, *state = tf.while_loop(lambda i, *_: i < n, body, (0, *state), maximum_iterations=n)
-        outputs = state[len(self.assigned) :]
-        return {**value, **dict(zip(self.assigned, state))}, list(outputs)
+        if n == 1:
+            return once(own[0], value)
+        # A loop, because unrolled the code to compile would be as many times as long.
+        outputs = self.function.outputs[len(self.assigned) :]
+        state = [value[i] for i in self.assigned]
+        state += [tf.zeros(tensor.shape, tensor.dtype) for tensor in outputs]
 
-    def _replay_once(self, value, shared, own):
-        known = {_full(handle): value[id(v)] for handle, v in self.handles.items()}
-        known.update(self.constants)
-        known.update(zip(self.inputs, (own, shared)))
-        wanted = [*self.assigned.values(), *self.outputs]
-        computed = [name for name in wanted if name not in known]
-        found = tf.graph_util.import_graph_def(
-            self.graph_def,
-            # identity: what comes from outside a loop's body has to be brought in by an operation
-            input_map={name: tf.identity(t) for name, t in known.items() if name in self.used},
-            return_elements=computed,
-            name="",
-        )
-        known.update(zip(computed, found, strict=True))
-        after = {**value, **{i: known[name] for i, name in self.assigned.items()}}
-        return after, [known[name] for name in self.outputs]
+        def body(i, *state):
+            after, results = once(own[i], {**value, **dict(zip(self.assigned, state))})
+            return (i + 1, *[after[k] for k in self.assigned], *results)
+
+        _, *state = tf.while_loop(lambda i, *_: i < n, body, (0, *state), maximum_iterations=n)
+        results = state[len(self.assigned) :]
+        return {**value, **dict(zip(self.assigned, state))}, list(results)
+
+
+def _tensor(result):
+    return result if result is None else tf.convert_to_tensor(result)
 
 
 def _join(tensors):
@@ -228,8 +266,3 @@ def _split(vector, like):
     """The pieces of a flat vector, in the shapes of the variables or tensors `like`."""
     pieces = tf.split(vector, [item.shape.num_elements() for item in like])
     return [tf.reshape(piece, item.shape) for piece, item in zip(pieces, like, strict=True)]
-
-
-def _full(name):
-    """A tensor's full name: NodeDef leaves out the `:0` of a first output."""
-    return name if ":" in name else f"{name}:0"

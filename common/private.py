@@ -9,10 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 
-class NotFlat(Exception):
-    """A function does what cannot be replayed without variables; the message says what."""
-
-
 def caller(function):
     """A function of a list of tensors that runs a concrete function; returns its flat results.
 
@@ -25,26 +21,60 @@ def caller(function):
     return lambda tensors: call(name, [*tensors, *outside], n_outputs)
 
 
-def unpack_first(variable, owner):
-    """From now on, any access to the variable's storage calls owner.unpack() first.
+def hold(variable, owner):
+    """From now on, whoever touches the variable asks its owner first.
+
+    While owner.traced is a dict, it has the value of each variable, by its id: a tensor of the
+    graph that is being traced, which reading returns and assigning replaces. At any other time,
+    touching the variable calls owner.unpack().
 
     Relied on: everything TensorFlow does with a variable, in Python and in C++, goes through
-    its attribute `_handle`, and its class may be exchanged for a subclass.
+    its attribute `_handle`, and in a graph through the methods here; its class may be exchanged
+    for a subclass; a tape watches a tensor that stands for the handle.
     """
-    if any(vars(kind).get("unpacked_by") is owner for kind in type(variable).__mro__):
+    from tensorflow.python.eager import tape
+
+    if any(vars(kind).get("held_by") is owner for kind in type(variable).__mro__):
         return
 
     class Variable(type(variable)):
-        unpacked_by = owner
+        held_by = owner
 
         @property
         def _handle(self):
+            if owner.traced is not None:
+                return owner.traced[id(self)]
             owner.unpack()
             return self.__dict__["_handle"]
 
         @_handle.setter
         def _handle(self, handle):
             self.__dict__["_handle"] = handle
+
+        def _read_variable_op(self, *args, **kwargs):
+            if owner.traced is None:
+                return super()._read_variable_op(*args, **kwargs)
+            if self.trainable:
+                tape.variable_accessed(self)
+            return tf.identity(self._handle)
+
+        def assign(self, value, *args, **kwargs):
+            if owner.traced is None:
+                return super().assign(value, *args, **kwargs)
+            value = tf.convert_to_tensor(value, self.dtype)
+            value.shape.assert_is_compatible_with(self.shape)
+            owner.traced[id(self)] = value
+            return self
+
+        def assign_add(self, delta, *args, **kwargs):
+            if owner.traced is None:
+                return super().assign_add(delta, *args, **kwargs)
+            return self.assign(self._handle + delta)
+
+        def assign_sub(self, delta, *args, **kwargs):
+            if owner.traced is None:
+                return super().assign_sub(delta, *args, **kwargs)
+            return self.assign(self._handle - delta)
 
     variable.__class__ = Variable
 
@@ -61,65 +91,6 @@ def shared_memory(size):
     start = -raw.ctypes.data % alignment // 4
     array = raw[start : start + size]
     return array, tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def without_variables(function, variables):
-    """Turn a concrete function's reads and assignments of variables into plain data flow.
-
-    Relied on: `captures` of its graph; the operations' names, and their order, which is the
-    program's: a read sees the value of the last assignment before it.
-
-    Args:
-        function: ConcreteFunction.
-        variables: those that it may use.
-
-    Returns:
-        (GraphDef, dict from a handle's name to its variable, dict from a handle's name to the
-        name of its final value, dict from the name of another captured tensor to this)
-
-    Raises:
-        NotFlat: it uses another variable, or one in another way.
-    """
-    graph = function.graph
-    by_handle = {id(variable.handle): variable for variable in variables}
-    handles, constants = {}, {}
-    for outside, inside in graph.captures:
-        if outside.dtype != tf.resource:
-            constants[inside.name] = outside
-        elif id(outside) in by_handle:
-            handles[inside.op.name] = by_handle[id(outside)]
-        else:
-            raise NotFlat(
-                "a compiled function uses a variable that is no attribute of the agent, nor of its "
-                "networks or optimizers"
-            )
-    graph_def = graph.as_graph_def()
-    nodes = {node.name: node for node in graph_def.node}
-    latest = {handle: handle for handle in handles}
-    alias = {}
-    del graph_def.node[:]
-    for op in graph.get_operations():
-        node = nodes[op.name]
-        inputs = [alias.get(name, name) for name in node.input if not name.startswith("^")]
-        if op.type == "Placeholder":
-            continue
-        if op.type == "ReadVariableOp":
-            alias[op.name] = latest[inputs[0]]
-            continue
-        if op.type == "AssignVariableOp":
-            latest[inputs[0]] = inputs[1]
-            continue
-        if op.type in ("AssignAddVariableOp", "AssignSubVariableOp"):
-            node.op = "AddV2" if op.type == "AssignAddVariableOp" else "Sub"
-            node.attr["T"].type = node.attr["dtype"].type
-            del node.attr["dtype"]
-            handle, inputs[0] = inputs[0], latest[inputs[0]]
-            latest[handle] = op.name
-        elif any(tensor.dtype == tf.resource for tensor in op.inputs):
-            raise NotFlat(f"a compiled function uses {op.type} on a variable")
-        node.input[:] = inputs
-        graph_def.node.append(node)
-    return graph_def, handles, latest, constants
 
 
 def trained_by(optimizer):

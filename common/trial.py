@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from common.plain import kind_of, mapped, run_eagerly
-from common.private import NotFlat
+from common.feed import kind_of, mapped, run_eagerly
+from common.flat import NotFlat
 
 TOLERANCE = 0.1  # of a step, in its norm; rounding was up to 0.003 of it in trials
 
@@ -21,7 +21,7 @@ def hold_against_eager(program, variables, fn, rest, items, kinds):
     Raises:
         NotFlat: variables or results differ by more than rounding; the message names one.
     """
-    generators = program.inputs.generators
+    generators = list({id(g): g for g, _ in program.noise}.values())
     states = [generator.bit_generator.state for generator in generators]
     real, rng = [variable.numpy() for variable in variables.values()], np.random.default_rng(0)
 
