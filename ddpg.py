@@ -49,7 +49,7 @@ import tensorflow as tf
 import tensorlayer as tl
 
 from common import networks
-from common.compiled import Compiler, compiled, joined
+from common.compiled import Compiler, compiled
 from common.making import make
 from common.networks import check_choice, fan_in
 from common.noise import OrnsteinUhlenbeck
@@ -134,7 +134,7 @@ class DDPG:
         copy_para(self.critic, self.critic_target)
         self.critic_target.eval()
 
-        self.averages = []  # of the moving average, see _join()
+        self.averages = []  # of the moving average, see start_averages()
         self.actor_opt = tf.optimizers.Adam(lr_a)
         self.critic_opt = tf.optimizers.Adam(lr_c)
 
@@ -142,11 +142,11 @@ class DDPG:
         # beside the variables; compilation
         self.losses, self.loss_names = None, ["loss/critic", "loss/actor", "q/mean"]
         self.state_names = ["pointer", "stored", "var", "generator", "ou.x"]
-        self.compiler = Compiler(self, eager, self._join, ("gamma", "tau", "reward_scale"))
-        self._join()
+        self.compiler = Compiler(self, eager, {"actor_opt": "actor", "critic_opt": "critic"},
+                                 self.start_averages, ("gamma", "tau", "reward_scale"))
 
-    def _join(self):
-        """Averages from the targets, slots for the weights, also where one is replaced later."""
+    def start_averages(self):
+        """Ours: start the moving averages from the targets, also where a network is replaced."""
         # The first apply() creates the averages: here, where they equal the targets.
         self.ema = tf.train.ExponentialMovingAverage(decay=1 - self.tau)
         paras = self.actor.trainable_weights + self.critic.trainable_weights
@@ -155,9 +155,6 @@ class DDPG:
         targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
         for average, target in zip(self.averages, targets):
             average.assign(target)
-        self.actor_opt = joined(self.actor_opt, self.actor.trainable_weights)
-        self.critic_opt = joined(self.critic_opt, self.critic.trainable_weights)
-        check_choice("noise", self.noise, "gaussian", "ou")
 
     def ema_update(self):
         """Move the targets towards the networks, by TAU (6.7, 6.8)."""
@@ -181,6 +178,7 @@ class DDPG:
         a = self.act(np.array([s], dtype=np.float32))[0]
         if greedy:
             return a
+        check_choice("noise", self.noise, "gaussian", "ou")
         if self.noise == "ou":
             noise = self.ou.sample()
         else:
@@ -255,7 +253,7 @@ class DDPG:
     def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
         networks.load(self, args, path)
-        self._join()
+        self.start_averages()
 
     # Ours, for evaluations, pictures and --resume
 

@@ -50,7 +50,7 @@ from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import networks
-from common.compiled import Compiler, StandardNormal, compiled, joined
+from common.compiled import Compiler, StandardNormal, compiled
 from common.making import make
 from common.networks import check_choice, connect, fan_in
 from common.replay_buffer import ReplayBuffer
@@ -220,16 +220,10 @@ class SAC:
         self.losses = None
         self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "loss/alpha", "q/mean", "alpha"]
         self.state_names = ["replay_buffer", "policy_net.generator"]
-        self.compiler = Compiler(self, eager, self._join)
-        self._join()
-
-    def _join(self):
-        """Give each optimizer slots for its network's weights, also where one is replaced later."""
-        self.soft_q_optimizer1 = joined(self.soft_q_optimizer1, self.soft_q_net1.trainable_weights)
-        self.soft_q_optimizer2 = joined(self.soft_q_optimizer2, self.soft_q_net2.trainable_weights)
-        self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
-        self.alpha_optimizer = joined(self.alpha_optimizer, [self.log_alpha])
-        check_choice("policy_loss", self.policy_loss, "q1", "min")
+        self.compiler = Compiler(self, eager, {
+            "soft_q_optimizer1": "soft_q_net1", "soft_q_optimizer2": "soft_q_net2",
+            "policy_optimizer": "policy_net", "alpha_optimizer": "log_alpha",
+        })
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -252,6 +246,7 @@ class SAC:
         gamma is the discount factor, soft_tau the share of the networks in the soft updates of
         their targets. A ValueError if fewer than batch_size transitions are stored.
         """
+        check_choice("policy_loss", self.policy_loss, "q1", "min")
         batches = [self.replay_buffer.sample(batch_size) for _ in range(n_updates)]
         # The printed body goes on in _update_from(), which is compiled.
         self.losses = self.compiler.for_each(self._update_from, batches,

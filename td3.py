@@ -51,7 +51,7 @@ from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import networks
-from common.compiled import Compiler, StandardNormal, compiled, joined
+from common.compiled import Compiler, StandardNormal, compiled
 from common.making import make
 from common.networks import check_choice, connect, fan_in
 from common.replay_buffer import ReplayBuffer
@@ -217,15 +217,8 @@ class TD3:
         self.losses, self.loss_names = None, ["loss/q1", "loss/q2", "q/mean", "loss/policy"]
         self.state_names = ["update_cnt", "replay_buffer", "policy_net.generator",
                             "target_policy_net.generator"]
-        self.compiler = Compiler(self, eager, self._join)
-        self._join()
-
-    def _join(self):
-        """Give each optimizer slots for its network's weights, also where one is replaced later."""
-        self.q_optimizer1 = joined(self.q_optimizer1, self.q_net1.trainable_weights)
-        self.q_optimizer2 = joined(self.q_optimizer2, self.q_net2.trainable_weights)
-        self.policy_optimizer = joined(self.policy_optimizer, self.policy_net.trainable_weights)
-        check_choice("policy_loss", self.policy_loss, "q1", "min")
+        self.compiler = Compiler(self, eager, {"q_optimizer1": "q_net1", "q_optimizer2": "q_net2",
+                                               "policy_optimizer": "policy_net"})
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -248,6 +241,7 @@ class TD3:
         networks in the soft updates of their targets. A ValueError if fewer than batch_size
         transitions are stored.
         """
+        check_choice("policy_loss", self.policy_loss, "q1", "min")
         batches, policy_turns = [], []
         for _ in range(n_updates):
             self.update_cnt += 1

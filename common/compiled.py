@@ -2,10 +2,10 @@
 
 An update written with GradientTape, apply_gradients and assign runs operation by operation
 from Python: hundreds of calls, each far longer than its arithmetic. Here it becomes one. The lines
-that are traced are the lines a reader sees; nothing is written twice. Two engines can run them: the
-fast one (common/flat.py) stands on what TensorFlow does not promise (common/private.py), so what
-it compiles is first held against the same lines run eagerly. Where that fails, the plain one
-(common/plain.py) takes over, and says so.
+that are traced are the lines a reader sees; nothing is written twice. Two engines of common/flat.py can
+run them. The fast one stands on what TensorFlow does not promise (common/private.py), so what it
+compiles is first held against the same lines run eagerly (common/trial.py), once in a process:
+agents that compute the same share it. Where that fails, the plain one takes over, and says so.
 
 A compiled function has the agent's networks, optimizers and options built in. So each call
 first looks whether they are still the same objects, and compiles anew if they are not.
@@ -22,9 +22,8 @@ import tensorflow as tf
 from tensorlayer.models import Model
 
 from common.feed import Feed, kind_of, run_eagerly
-from common.flat import Program, Vectors
+from common.flat import APPROVED, Program, Vectors
 from common.networks import named_variables, parts_of, refresh
-from common.private import trained_by
 from common.trial import hold_against_eager
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
@@ -101,12 +100,14 @@ class Compiler:
         agent: its networks, optimizers, variables and options are looked up among its
             attributes when a function is first called, and when one has been replaced.
         eager: run the functions as they are, so that breakpoints and prints work.
-        join: called before each such look, to join new parts with the old ones.
+        trains: dict from an optimizer's name to that of the network or variable it trains.
+        renew: called when a part is new, now included, to join it with the others.
         numbers: names of the numbers among the agent's options; other numbers of it are state.
     """
 
-    def __init__(self, agent, eager=False, join=lambda: None, numbers=()):
-        self.agent, self.eager, self.join, self.numbers = agent, eager, join, numbers
+    def __init__(self, agent, eager=False, trains=(), renew=lambda: None, numbers=()):
+        self.agent, self.eager, self.numbers = agent, eager, numbers
+        self.trains, self.renew = dict(trains), renew
         self.plain = False  # whether the plain engine runs
         self.programs = {}  # by engine, function and kind of arguments, for the present options
         self._programs = {}  # by options
@@ -115,7 +116,8 @@ class Compiler:
         self._vectors = Vectors()
         self._announced = False
         self._networks = []
-        self._bind()
+        self._slots = {}  # by an optimizer's name: what was built, for which weights
+        self._join()
 
     def for_each(self, fn, items, kinds, *rest):
         """Several updates in one call: fn(items[i], kinds[i], *rest) for each i in turn.
@@ -171,8 +173,7 @@ class Compiler:
         except KeyError:
             pass
         self.unpack()
-        self._bind()
-        self.join()
+        self._join()
         before, self._parts = self._parts, list(parts_of(self.agent, self.numbers))
         objects, options = _objects_and_options(self._parts)
         if objects != _objects_and_options(before)[0]:
@@ -180,14 +181,25 @@ class Compiler:
             self._programs.clear()
         self.programs = self._programs.setdefault(options, {})
 
-    def _bind(self):
-        """Be the compiler of the networks that the agent has now, and of no other."""
+    def _join(self):
+        """Be the compiler of the networks that the agent has now, and give them optimizers."""
         for model in self._networks:
             model.compiler = None
         self._networks = [value for value in vars(self.agent).values() if isinstance(value, Model)]
         for model in self._networks:
             refresh(model)
             model.compiler = self
+        for name, trained in self.trains.items():
+            optimizer, trained = getattr(self.agent, name), getattr(self.agent, trained)
+            weights = getattr(trained, "trainable_weights", [trained])
+            for built, of in self._slots.values():
+                if built is optimizer and [*map(id, of)] != [*map(id, weights)]:
+                    optimizer = type(optimizer).from_config(optimizer.get_config())
+            if not optimizer.built:
+                optimizer.build(weights)
+                self._slots[name] = optimizer, weights
+            setattr(self.agent, name, optimizer)
+        self.renew()
 
     def __reduce__(self):
         """Copy and pickle would miss what is compiled and packed."""
@@ -229,7 +241,10 @@ class Compiler:
             self.unpack()
             self._vectors.hold(self._variables)
             program = Program(self._vectors, fn, rest, items, kinds)
-            hold_against_eager(program, self._variables, fn, rest, items, kinds)
+            if program.key not in APPROVED:
+                hold_against_eager(program, self._variables, fn, rest, items, kinds)
+                if program.key:
+                    APPROVED[program.key] = program.call
             return program
         except Exception as error:  # whatever another TensorFlow makes of what is not promised
             reason = f"{type(error).__name__}: {error}".removeprefix("NotFlat: ").partition("\n")[0]
@@ -247,14 +262,3 @@ def _objects_and_options(parts):
     objects = [(name, id(value)) for _, name, value in parts if not isinstance(value, plain)]
     options = [(name, type(v), v) for _, name, v in parts if isinstance(v, plain)]
     return objects, tuple(options)
-
-
-def joined(optimizer, weights):
-    """The optimizer with slots for these weights; a new one like it if its slots are of others."""
-    if optimizer.built:
-        known = {id(weight) for weight in trained_by(optimizer)}
-        if not all(id(weight) in known for weight in weights):
-            optimizer = type(optimizer).from_config(optimizer.get_config())
-    if not optimizer.built:
-        optimizer.build(weights)
-    return optimizer

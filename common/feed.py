@@ -1,4 +1,4 @@
-"""How the numbers of a call reach a function: as pieces of one flat vector, or eagerly, one by one."""
+"""How the numbers of a call reach a function: as pieces of one flat vector, or one by one."""
 
 import numpy as np
 import tensorflow as tf

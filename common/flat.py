@@ -18,6 +18,7 @@ engine: tf.function(jit_compile=True), on public API only.
 """
 
 import contextlib
+import hashlib
 import itertools
 
 import numpy as np
@@ -28,6 +29,7 @@ from common.feed import Feed, kind_of
 
 ON_CPU = not tf.config.list_physical_devices("GPU")
 LARGE = 16384  # elements; from here on, a variable is a vector of its own
+APPROVED = {}  # by key: compiled programs that were held against eager lines, for any agent
 
 
 class NotFlat(Exception):
@@ -138,8 +140,11 @@ class Program:
         used = assigned.union(*[step.used for step in traced.values()])
         self.taken = [k for k, group in enumerate(groups) if used & set(map(id, group))]
         self.given = [k for k in self.taken if assigned & set(map(id, groups[k]))]
-        self.function = self._compiled(feeds[0].size, size)
-        self.call = private.caller(self.function) if self.flat else self._plainly
+        self.key = self._key(list(traced.values())) if self.flat else None
+        self.call = APPROVED.get(self.key)
+        if self.call is None:
+            call = private.caller if self.flat else _plainly
+            self.call = call(self._compiled(feeds[0].size, size))
         self.results = self.steps[-1].function.structured_outputs[1]
         self.single = isinstance(self.results, tf.Tensor)
 
@@ -168,8 +173,16 @@ class Program:
             lambda t: None if t is None else next(outputs).numpy(), self.results
         )
 
-    def _plainly(self, tensors):
-        return [t for t in tf.nest.flatten(self.function(*tensors)) if t is not None]
+    def _key(self, traced):
+        """What the program computes; None if it also takes tensors from outside."""
+        if any(step.function.captured_inputs for step in traced):
+            return None
+        place = {id(v): k for k, v in enumerate(self.vectors.variables.values())}
+        steps = [(_meaning(step.function), sorted(place[i] for i in step.used),
+                  [place[i] for i in step.assigned]) for step in traced]
+        groups = [[place[id(v)] for v in group] for group in self.vectors.groups]
+        key = steps, [traced.index(step) for step in self.steps], groups
+        return hashlib.sha256(repr(key).encode()).digest()
 
     def _compiled(self, begin, size):
         groups = self.vectors.groups
@@ -212,7 +225,7 @@ class _Step:
 
         numbers = tf.TensorSpec([None], tf.float32)  # what noise is asked for, tracing finds out
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in self.variables]
-        function = tf.function(traced, autograph=False)
+        function = tf.function(traced, jit_compile=True, autograph=False)
         self.function = function.get_concrete_function(numbers, numbers, *specs)
         self.touches_variables = any(
             tensor.dtype == tf.resource for tensor in self.function.captured_inputs
@@ -252,6 +265,30 @@ class _Step:
         _, *state = tf.while_loop(lambda i, *_: i < n, body, (0, *state), maximum_iterations=n)
         results = state[len(self.assigned) :]
         return {**value, **dict(zip(self.assigned, state))}, list(results)
+
+
+def _meaning(function):
+    """What a traced function computes, as text that leaves out how its operations are named."""
+    graph = function.graph.as_graph_def()
+    number = {node.name: str(i) for i, node in enumerate(graph.node)}
+
+    def numbered(tensor):
+        name, _, output = tensor.removeprefix("^").partition(":")
+        return f"{'^' * tensor.startswith('^')}{number[name]}:{output or 0}"
+
+    for node in graph.node:
+        node.name = number[node.name]
+        node.input[:] = map(numbered, node.input)
+        for name in ("_class", "_gradient_op_type"):  # where it runs, how it is differentiated
+            node.attr.pop(name, None)
+        node.ClearField("experimental_debug_info")
+    ends = [numbered(tensor.name) for tensor in (*function.inputs, *function.outputs)]
+    return graph.SerializeToString(deterministic=True), ends
+
+
+def _plainly(function):
+    """As private.caller(), on public API only."""
+    return lambda tensors: [t for t in tf.nest.flatten(function(*tensors)) if t is not None]
 
 
 def _tensor(result):

@@ -18,7 +18,11 @@ def caller(function):
 
     call, name, outside = context.context().call_function, function.name, function.captured_inputs
     n_outputs = len(function.structured_outputs)
-    return lambda tensors: call(name, [*tensors, *outside], n_outputs)
+
+    def run(tensors, _alive=function):  # the context forgets a function that nobody holds
+        return call(name, [*tensors, *outside], n_outputs)
+
+    return run
 
 
 def hold(variable, owner):
@@ -91,11 +95,6 @@ def shared_memory(size):
     start = -raw.ctypes.data % alignment // 4
     array = raw[start : start + size]
     return array, tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def trained_by(optimizer):
-    """The weights that a built optimizer has slots for. Relied on: `_trainable_variables`."""
-    return optimizer._trainable_variables
 
 
 def forget_layers(model):

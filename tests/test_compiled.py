@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import ddpg
 import sac
 import td3
-from common import flat, private, weights
+from common import private, weights
 from common.compiled import COMPILING, TAKEN_OVER, Compiler, StandardNormal
 from common.compiled import compiled as decorated
 from common.networks import connect, named_variables, networks_of
