@@ -2,9 +2,9 @@
 
 An update written with GradientTape, apply_gradients and assign runs operation by operation
 from Python: hundreds of calls, each far longer than its arithmetic. Here it becomes one. The lines
-that are traced are the lines a reader sees; nothing is written twice. Two engines of common/flat.py can
-run them. The fast one stands on what TensorFlow does not promise (common/private.py), so what it
-compiles is first held against the same lines run eagerly (common/trial.py), once in a process:
+that are traced are the lines a reader sees; nothing is written twice. Two engines of common/flat.py
+can run them. The fast one stands on what TensorFlow does not promise (common/private.py), so what
+it compiles is first held against the same lines run eagerly (common/trial.py), once in a process:
 agents that compute the same share it. Where that fails, the plain one takes over, and says so.
 
 A compiled function has the agent's networks, optimizers and options built in. So each call

@@ -94,11 +94,15 @@ class _Latest(dict):
     """
 
     def __init__(self, start):
-        self.start = start
+        self.start, self.graph = start, tf.compat.v1.get_default_graph()
 
     def __missing__(self, i):
-        self[i] = self.start[i]
-        return self[i]
+        return self.setdefault(i, self.start[i])
+
+    def __setitem__(self, i, value):
+        if tf.compat.v1.get_default_graph() is not self.graph:  # it may not be run
+            raise NotFlat("a compiled function assigns a variable within tf.cond or a loop")
+        super().__setitem__(i, value)
 
 
 class Program:
