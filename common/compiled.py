@@ -22,7 +22,7 @@ import tensorflow as tf
 from tensorlayer.models import Model
 
 from common.feed import Feed, kind_of, run_eagerly
-from common.flat import APPROVED, Program, Vectors
+from common.flat import APPROVED, NotFlat, Program, Vectors
 from common.networks import named_variables, parts_of, refresh
 from common.trial import hold_against_eager
 
@@ -216,16 +216,18 @@ class Compiler:
     def values(self):
         """The values of all variables: dict from names like "q_net1/0" to NumPy arrays."""
         self.check()
-        return {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
+        held = named_variables(self.agent)  # an optimizer may have got its slots since
+        return {name: np.asarray(variable.numpy()) for name, variable in held.items()}
 
     def set_values(self, values):
         """Give all variables values, as values() returns them; a ValueError if some are unfit."""
         self.check()
-        own = {(name, tuple(variable.shape)) for name, variable in self._variables.items()}
+        held = named_variables(self.agent)
+        own = {(name, tuple(variable.shape)) for name, variable in held.items()}
         unfit = own ^ {(name, np.shape(value)) for name, value in values.items()}
         if unfit:
             raise ValueError(f"values of other variables: {sorted({name for name, _ in unfit})}")
-        for name, variable in self._variables.items():
+        for name, variable in held.items():
             variable.assign(values[name])
 
     def all_finite(self):
@@ -240,7 +242,17 @@ class Compiler:
         try:
             self.unpack()
             self._vectors.hold(self._variables)
-            program = Program(self._vectors, fn, rest, items, kinds)
+            try:
+                program = Program(self._vectors, fn, rest, items, kinds)
+            except NotFlat:
+                known, self._variables = self._variables, named_variables(self.agent)
+                if self._variables.keys() == known.keys():
+                    raise
+                # Tracing gave an optimizer its slots. From here on they are held too.
+                for programs in self._programs.values():
+                    programs.clear()
+                self._vectors.hold(self._variables)
+                program = Program(self._vectors, fn, rest, items, kinds)
             if program.key not in APPROVED:
                 hold_against_eager(program, self._variables, fn, rest, items, kinds)
                 if program.key:
