@@ -52,7 +52,7 @@ class Training:
         self.evaluation = None  # made when needed
         self.open = contextlib.ExitStack()  # what is closed in the end
         self.unfinished = ""  # a line about an earlier training, whose state is to be kept
-        self.noted = 0.0  # when progress was noted
+        self.noted = float("-inf")  # when progress was noted
 
     @property
     def all_episode_reward(self):

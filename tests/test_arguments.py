@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common import arguments, constants, defaults, output, quiet, signals
+from common import arguments, constants, defaults, files, output, quiet, signals
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -261,6 +261,7 @@ def test_a_flag_changes_its_constant(script, line, name, value):
 
 
 def test_an_environments_former_id_becomes_the_present_one(script, capsys):
+    files.present_id.cache_clear()  # it is said once in a process
     settings = read(script, "--train --env Pendulum-v0")
     assert settings.env_id == settings.constants["ENV_ID"] == "Pendulum-v1"
     said = capsys.readouterr().out
