@@ -42,17 +42,51 @@ def wrap(env, env_id="Task-v0", **options):
     return Environment(env, env_id, **options)
 
 
-class OldEnv(gym.Env):
-    """The API of gym 0.21: four values from step, env.seed, done at a time limit too."""
+class NewEnv(gym.Env):
+    """The API of gym 0.26 and Gymnasium: reset(seed=) and five values from step.
+
+    Any attribute can be given. `fault` is (place, bad, at): `bad` stands in place of one part of
+    what a call returns, or all of it, at that step, or at reset (0).
+    """
 
     observation_space = gym.spaces.Box(-10.0, 10.0, (2,), np.float32)
     action_space = UNIT
+    observation, reward, end = np.zeros(2), 1, (False, False)
+    fault = (None, None, None)
+
+    def __init__(self, **attributes):
+        self.seeds, self.actions = [], []
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        self.count = 0
+        return self._with_fault({"observation": self.observation, "info": {}})
+
+    def step(self, action):
+        self.actions.append(action)
+        self.count += 1
+        terminated, truncated = self.end
+        ends = {"terminated": terminated, "truncated": truncated, "info": {"from": "the env"}}
+        return self._with_fault({"observation": self.observation, "reward": self.reward, **ends})
+
+    def _with_fault(self, parts):
+        place, bad, at = self.fault
+        if self.count == at and place == "result":
+            return bad() if callable(bad) else bad
+        return tuple((parts | ({place: bad} if self.count == at else {})).values())
+
+
+class OldEnv(NewEnv):
+    """The API of gym 0.21: four values from step, env.seed, done at a time limit too."""
+
+    end = (False, {})  # done, info
+    closed = False
     made = 0
 
-    def __init__(self, script=()):
-        """script: (done, info) of each step."""
-        self.script = list(script)
-        self.closed = False
+    def __init__(self, **attributes):
+        super().__init__(**attributes)
         OldEnv.made += 1
         self.seed(0)
 
@@ -64,36 +98,10 @@ class OldEnv(gym.Env):
         return self.generator.uniform(size=2)
 
     def step(self, action):
-        done, info = self.script.pop(0) if self.script else (False, {})
-        return self.generator.uniform(size=2), 1, done, info
+        return self.generator.uniform(size=2), 1, *self.end
 
     def close(self):
         self.closed = True
-
-
-class NewEnv(gym.Env):
-    """The API of gym 0.26 and Gymnasium: reset(seed=) and five values from step."""
-
-    observation_space = OldEnv.observation_space
-    action_space = UNIT
-    observation = np.zeros(2)
-    reward = 1
-
-    def __init__(self, script=(), **attributes):
-        """script: (terminated, truncated) of each step."""
-        self.script = list(script)
-        self.seeds, self.actions = [], []
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    def reset(self, *, seed=None, options=None):
-        self.seeds.append(seed)
-        return self.observation, {}
-
-    def step(self, action):
-        self.actions.append(action)
-        terminated, truncated = self.script.pop(0) if self.script else (False, False)
-        return self.observation, self.reward, terminated, truncated, {"from": "the env"}
 
 
 def class_of(library, **attributes):
@@ -312,7 +320,7 @@ def test_lent_the_random_numbers_go_on():
 )
 def test_how_an_episode_ends(api, end, done, truncated):
     given = dict(end[1]) if isinstance(end[1], dict) else end[1]
-    env = wrap(api([end]))
+    env = wrap(api(end=end))
     env.reset()
     _, _, our_done, info = env.step([0.0])
     assert our_done is done and info[LIMIT] is truncated
@@ -341,34 +349,9 @@ def test_registered_time_limit(library, limit, expected):
 # --- what the environment returns is checked when it is returned ---------------------------
 
 
-class Faulty(NewEnv):
-    """Returns `bad` in place of one part of what a call returns: of step `at`, or reset (0)."""
-
-    def __init__(self, place, bad, at):
-        super().__init__()
-        self.place, self.bad, self.at = place, bad, at
-
-    def reset(self, **options):
-        self.count = 0
-        observation, info = super().reset(**options)
-        return self._with_fault({"observation": observation, "info": info})
-
-    def step(self, action):
-        self.count += 1
-        names = ("observation", "reward", "terminated", "truncated", "info")
-        return self._with_fault(dict(zip(names, super().step(action), strict=True)))
-
-    def _with_fault(self, parts):
-        if self.count == self.at:
-            if self.place == "result":
-                return self.bad() if callable(self.bad) else self.bad
-            parts[self.place] = self.bad
-        return tuple(parts.values())
-
-
 def first_refusal(place, bad, at):
     """Play until the environment is refused; all is well until then. Returns the line."""
-    env, rewards = wrap(Faulty(place, bad, at), "mine:Task-v0"), []
+    env, rewards = wrap(NewEnv(fault=(place, bad, at)), "mine:Task-v0"), []
 
     def play():
         for _ in range(2):
@@ -415,42 +398,39 @@ REWARDS = [np.nan, np.inf, -1e39, np.float32("inf"), 10**400, None, "1.0", [1, 2
            np.zeros(0), 1j, [None], {}]  # fmt: skip
 RESULT = "no observation, reward, terminated, truncated (two bools) and info (a dict), at step 3"
 RESULTS = [None, 1.0, "12345", (), (np.zeros(2), 1.0, False), [0] * 6]
+FIRST_RESULTS = [None, (), (np.zeros(2), {}, {}), (np.zeros(2), "info"), "ab"]
 ENDS = [None, "False", np.zeros(2), np.nan, 2]
 
 
 @pytest.mark.parametrize(
-    ("place", "bad", "what"),
+    ("place", "bad", "at", "what"),
     [
-        *(("reward", bad, "no finite number in float32, at step 3; correct") for bad in REWARDS),
-        *(("result", bad, RESULT) for bad in RESULTS),
-        *(("info", bad, RESULT) for bad in ("info", [1], 3)),
-        *((place, bad, RESULT) for place in ("terminated", "truncated") for bad in ENDS),
+        *(("reward", bad, 3, "no finite number in float32, at step 3; correct") for bad in REWARDS),
+        *(("result", bad, 3, RESULT) for bad in RESULTS),
+        *(("info", bad, 3, RESULT) for bad in ("info", [1], 3)),
+        *((place, bad, 3, RESULT) for place in ("terminated", "truncated") for bad in ENDS),
+        *(("result", bad, 0, "not 2 finite numbers (") for bad in FIRST_RESULTS),
     ],
 )
-def test_a_step_that_cannot_be(place, bad, what):
-    message = first_refusal(place, bad, 3)
+def test_a_result_that_cannot_be(place, bad, at, what):
+    message = first_refusal(place, bad, at)
+    call = "step" if at else "reset"
     reward = "the reward " if place == "reward" else ""
-    assert message.startswith(f"--env mine:Task-v0: its step() returned {reward}")
+    assert message.startswith(f"--env mine:Task-v0: its {call}() returned {reward}")
     assert what in message
 
 
 @pytest.mark.parametrize("bad", ENDS)
 def test_an_old_end_that_is_neither(bad):
     for end in ((bad, {}), (True, {LIMIT: bad})):
-        env = wrap(OldEnv([end]))
+        env = wrap(OldEnv(end=end))
         env.reset()
         assert "truncated (two bools)" in refusal(env.step, [0.0])
 
 
-@pytest.mark.parametrize("result", [None, (), (np.zeros(2), {}, {}), (np.zeros(2), "info"), "ab"])
-def test_a_first_result_that_cannot_be(result):
-    message = first_refusal("result", result, 0)
-    assert message.startswith("--env mine:Task-v0: its reset() returned ")
-
-
 def test_no_info_is_none():
     for at in (0, 1):
-        env = wrap(Faulty("info", None, at))
+        env = wrap(NewEnv(fault=("info", None, at)))
         assert env.reset().tolist() == [0, 0]
         assert env.step([0.0])[3][LIMIT] is False
 
@@ -501,7 +481,7 @@ def test_what_it_raised_is_the_cause():
     """--verbose shows it."""
     cause, error = KeyError("cause"), ZeroDivisionError("mine")
     error.__cause__ = cause
-    env = wrap(Faulty("result", raising(error), 0))
+    env = wrap(NewEnv(fault=("result", raising(error), 0)))
     with pytest.raises(UserError) as caught:
         env.reset()
     assert caught.value.__cause__ is error and error.__cause__ is cause
@@ -512,8 +492,7 @@ def test_what_it_raised_is_the_cause():
 def test_what_stops_us_passes(error, at, monkeypatch):
     """Ctrl-C in a notebook is a KeyboardInterrupt, and a signal strikes in whatever code runs."""
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
-    inner = Faulty("result", raising(error), at)
-    inner.render_mode = "human"
+    inner = NewEnv(fault=("result", raising(error), at), render_mode="human")
     env = wrap(inner, rebuild=lambda: None)
     with pytest.raises(type(error)) as caught:
         env.reset()
@@ -1234,21 +1213,20 @@ def test_each_render_and_the_end_of_the_first_episode(library, film, capsys):
 
 
 @each_library
-def test_an_episode_that_the_loop_cuts_short(library, film, capsys):
+@pytest.mark.parametrize("steps", [None, 0, 2])
+def test_an_episode_that_the_loop_cuts_short(library, steps, film, capsys):
+    """Without any episode there is no film."""
     env = make(registered(library, to_film(library, ends_at=99)), record=film)
-    env.reset()
-    for _ in range(2):
-        env.render()
-        env.step([0.0])
-    assert not film.exists()
+    if steps is not None:
+        env.reset()
+        for _ in range(steps):
+            env.render()
+            env.step([0.0])
+        assert not film.exists()
     env.close()
-    assert frames_of(film)[0] == [40, 50, 60]
-    assert capsys.readouterr().out == f"Saved {film}\n"
-
-
-def test_no_episode_no_film(film, capsys):
-    make(registered(gym, to_film(gym)), record=film).close()
-    assert not film.exists() and capsys.readouterr().out == ""
+    assert steps is None or frames_of(film)[0] == [40, 50, 60][: steps + 1]
+    assert film.exists() == (steps is not None)
+    assert capsys.readouterr().out == (f"Saved {film}\n" if film.exists() else "")
 
 
 def test_a_film_opens_no_window(film, display, monkeypatch, capsys):
