@@ -22,7 +22,6 @@ _TIME_LIMIT = "TimeLimit.truncated"  # gym's own key
 _LARGEST = float(np.finfo(np.float32).max)
 # A float64 that becomes infinite in float32 is refused; NumPy's line on top of that is not needed.
 warnings.filterwarnings("ignore", "overflow encountered in cast", module=__name__)
-_BOOLS = (False, True)
 _say_once = functools.cache(output.say)
 
 
@@ -169,7 +168,7 @@ class Environment:
             info = dict(info or ())
             old = len(ends) == 1  # before gym 0.26, one bool meant both
             terminal, truncated = (*ends, ends[0] and info.get(_TIME_LIMIT, False)) if old else ends
-            if terminal not in _BOOLS or truncated not in _BOOLS:
+            if terminal not in (False, True) or truncated not in (False, True):
                 raise TypeError("no bools")
         except (TypeError, ValueError) as error:
             due = "no observation, reward, terminated, truncated (two bools) and info (a dict)"
@@ -234,8 +233,7 @@ class Environment:
         """A reward as a float."""
         try:
             # An array of one is a number, a text is none.
-            fast = isinstance(reward, float)
-            number = float(reward) if fast else 0.0 + np.asarray(reward).item()
+            number = float(reward) if isinstance(reward, float) else 0.0 + np.asarray(reward).item()
             if not -_LARGEST <= number <= _LARGEST:
                 raise OverflowError("not finite")
         except Exception as error:

@@ -705,6 +705,14 @@ def test_ones_own_that_cannot_be_made(error, here, monkeypatch, as_in_the_script
     assert message.endswith("--verbose shows where.")
 
 
+@pytest.mark.parametrize("mine", ["broken()", "import gym\ngym.register('Stopped-v0', broken)"])
+def test_what_stops_us_while_it_is_made_passes(mine, here, monkeypatch):
+    (here / "mine.py").write_text(mine)
+    monkeypatch.setattr("builtins.broken", raising(signals.Stopped(143)), raising=False)
+    with pytest.raises(signals.Stopped):
+        make("mine:Stopped-v0")
+
+
 @pytest.mark.parametrize(
     ("env_id", "suggestion"),
     [
@@ -823,8 +831,7 @@ def test_an_action_of_the_wrong_length_is_an_error():
         env.step([0.0, 0.0, 0.0])
 
 
-def flat_box(limit, dtype):
-    return box([-limit], [limit], dtype)
+F32, F64 = np.finfo(np.float32).max, np.finfo(np.float64).max  # they stand for infinity
 
 
 @pytest.mark.parametrize(
@@ -838,8 +845,8 @@ def flat_box(limit, dtype):
         (types.SimpleNamespace(low=-1.0, high=1.0), "not continuous"),
         (box([-1, -np.inf], [1, 1]), "no bounds"),
         (box([-1, -1], [1, np.inf]), "no bounds"),
-        (flat_box(np.finfo(np.float32).max, np.float32), "no bounds"),
-        (flat_box(np.finfo(float).max, float), "no bounds"),
+        (box([-F32], [F32]), "no bounds"),
+        (box([-F64], [F64], np.float64), "no bounds"),
         (box([-1, 2], [1, 2]), "low equals high"),
         (box([], []), "low equals high"),
         (box(np.full((9, 9), -np.inf), np.ones((9, 9))), "no bounds"),  # prints on many lines
@@ -898,9 +905,8 @@ def test_observations_become_vectors(spaces):
 def test_bounds_of_the_state_are_kept():
     env = make("Pendulum-v1")
     np.testing.assert_array_equal(env.observation_space.high, [1, 1, 8])
-    huge = np.finfo(np.float64).max
     with np.errstate(all="raise"):
-        env = wrap(NewEnv(observation_space=box([-huge], [3], np.float64)))
+        env = wrap(NewEnv(observation_space=box([-F64], [3], np.float64)))
     assert (env.observation_space.low[0], env.observation_space.high[0]) == (-np.inf, 3)
 
 
@@ -1229,25 +1235,18 @@ def test_an_episode_that_the_loop_cuts_short(library, steps, film, capsys):
     assert capsys.readouterr().out == (f"Saved {film}\n" if film.exists() else "")
 
 
-def test_a_film_opens_no_window(film, display, monkeypatch, capsys):
-    options = {"render": True, "record": film}
-    env_id = registered(gym, to_film(gym))
-    assert make(env_id, **options).unwrapped.render_mode == "rgb_array"
-    assert os.environ["SDL_VIDEODRIVER"] == "dummy"
-    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
-    make(env_id, **options)
-    assert os.environ["SDL_VIDEODRIVER"] == "offscreen"  # whoever set it knows why
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(("given", "expected"), [(None, "dummy"), ("pulse", "pulse")])
-def test_there_is_no_sound(given, expected, monkeypatch):
-    """Without a sound card, ALSA would complain on the screen."""
-    monkeypatch.setenv("SDL_AUDIODRIVER", given or "")
+@pytest.mark.parametrize(("variable", "filmed"), [("VIDEO", True), ("AUDIO", False)])
+@pytest.mark.parametrize(("given", "expected"), [(None, "dummy"), ("offscreen", "offscreen")])
+def test_what_sdl_is_told(variable, filmed, given, expected, film, display, monkeypatch, capsys):
+    """A film opens no window, and nothing plays a sound; whoever has said something knows why."""
+    monkeypatch.setenv(f"SDL_{variable}DRIVER", given or "")
     if given is None:
-        monkeypatch.delenv("SDL_AUDIODRIVER")
-    make("Pendulum-v1")
-    assert os.environ["SDL_AUDIODRIVER"] == expected
+        monkeypatch.delenv(f"SDL_{variable}DRIVER")
+    options = {"render": True, "record": film} if filmed else {}
+    env = make(registered(gym, to_film(gym)), **options)
+    assert env.unwrapped.render_mode == ("rgb_array" if filmed else None)
+    assert os.environ[f"SDL_{variable}DRIVER"] == expected
+    assert capsys.readouterr().out == ""
 
 
 def test_a_file_that_is_no_film_comes_before_all_else():
