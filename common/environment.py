@@ -71,12 +71,12 @@ class Environment:
         # gym 0.26 hands Pendulum's torque to pygame, which takes NumPy's float64 (a Python
         # float) for a number and its float32 not; from NumPy 2 on it would stay float32.
         self._dtype = np.dtype(np.float64) if draws else box.dtype
-        self._centre = ((box.low.astype(np.float64) + box.high) / 2).astype(box.dtype)
-        self._scale = np.ones(self._shape, self._dtype)
+        centre = ((box.low.astype(np.float64) + box.high) / 2).astype(box.dtype)
+        self._centre = centre if centre.any() else None
+        self._scale = None
         if unit_actions:
             self._scale = self.action_space.high.astype(self._dtype).reshape(self._shape)
             self.action_space = type(self.action_space)(-1.0, 1.0, self.action_space.shape)
-        self._as_they_are = not unit_actions and not self._centre.any()
 
     def _hold(self, env):
         # gym's wrappers do not understand an environment for the old API.
@@ -152,8 +152,10 @@ class Environment:
         Raises UserError, and signals.Stopped if the training is to stop.
         """
         action = np.asarray(action, dtype=self._dtype).reshape(self._shape)
-        if not self._as_they_are:
-            action = action * self._scale + self._centre
+        if self._scale is not None:
+            action = action * self._scale
+        if self._centre is not None:
+            action = action + self._centre
         # np.clip takes longer on so few numbers. Not in place: the array is the agent's
         # on the way in, and the environment may keep it on the way out.
         self._action = action = np.minimum(np.maximum(action, self._low), self._high)

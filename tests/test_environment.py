@@ -788,6 +788,7 @@ def box(low, high, dtype=np.float32):
             [1, 1],
             [([-1, -1], [-1, 2]), ([0.5, 0], [2, 2.5]), ([7, 1], [3, 3])],
         ),
+        (box([-0.4], [0.4]), True, [1], [([0.5], [0.2]), ([-3.0], [-0.4])]),
         (  # arrays are flat for the agent
             box(-np.arange(1, 7).reshape(2, 3), np.arange(1, 7).reshape(2, 3), np.float64),
             False,
