@@ -237,8 +237,9 @@ class Command:
         near = [flag for flag in flags if name and flag.startswith(name)]
         near = near or difflib.get_close_matches(name, flags, n=1, cutoff=0.7)
         hint = f"did you mean {flags[near[0]]}? " if near else ""
-        what = "flag" if typed.startswith("-") else "argument"
-        return f"unknown {what} {one_line(typed, 80) or repr('')}; {hint}{self.name} --help lists all flags"
+        what = f"unknown {'flag' if typed.startswith('-') else 'argument'}"
+        shown = one_line(typed, 80) or repr(typed)
+        return f"{what} {shown}; {hint}{self.name} --help lists all flags"
 
 
 def _check_together(settings):

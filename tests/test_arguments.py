@@ -51,36 +51,63 @@ AFTERWARDS = 5  # assigned when the flags are read
 '''
 PRESETS = {"TD3": {"paper": {"GAMMA": 0.99, "NOISE": "none", "KEEP": "best", "EVALUATE_EVERY": 9}}}
 
-FLAGS = {  # flag and value's name: meaning and default
-    "--env ID": "environment id (default: Pendulum-v1)",
-    "--seed N": "seed of everything random, in [0, 4294967295] (default: 2)",
-    "--render": "show each training step in a window (default: off)",
-    "--episodes N": "training episodes, in [1, inf) (default: 100)",
-    "--test-episodes N": "test episodes, in [1, inf) (default: 10)",
-    "--buffer-size N": "transitions in the buffer, in [1, inf) (default: 500_000)",
-    "--policy-target-update-interval N": "updates of the Q networks for one of the policy, "
-    "in [1, inf) (default: 3)",
-    "--offset N": "any whole number (default: 0)",
-    "--gamma X": "discount factor, in [0, 1] (default: 0.9)",
-    "--decay X": "one of many that are in [5, 6] after each step, in (0, 1) (default: 0.5)",
-    "--q-lr X": "learning rate of the Q networks, in (0, inf) (default: 3e-4)",
-    "--target-entropy X": "100% free (default: -2.0)",
-    "--auto-entropy, --no-auto-entropy": "learn alpha (default: on)",
-    "--noise NOISE": "exploration noise, in {gaussian, ou, none} (default: gaussian)",
-    "--label LABEL": "label of the curve (default: a # b)",
-    # those of every run
-    "--steps N": "steps of training, whatever the episodes (0: episodes count), in [0, inf) "
-    "(default: 0)",
-    "--unit-actions": "the agent's actions are in [-1, 1], whatever the environment's range "
-    "(default: off)",
-    "--checkpoint-every N": "episodes between savings of the training state, in [1, inf) "
-    "(default: 10)",
-    "--evaluate-every N": "steps between greedy evaluations (0: none), in [0, inf) (default: 0)",
-    "--evaluation-episodes N": "episodes of an evaluation, in [1, 1000] (default: 10)",
-    "--keep KEEP": "weights that are saved (best: of the best evaluation), in {last, best} "
-    "(default: last)",
-    "--model-dir DIR": "folder of the weights (default: model)",
-    "--image-dir DIR": "folder of the curves (default: image)",
+FLAGS = {  # group -> flag and value's name -> meaning, limits and default
+    "run": {
+        "--train": "train, then save the weights and the reward curve (default: off)",
+        "--test": "play with the saved weights; with --train, after it (default: off)",
+        "--env ID": "environment id (default: Pendulum-v1)",
+        "--seed N": "seed of everything random, in [0, 4294967295] (default: 2)",
+        "--preset PRESET": "set of values for the constants, which single flags override, in "
+        "{chapter, paper, tuned} (default: chapter)",
+        "--resume": "with --train: go on where a training was stopped or killed (default: off)",
+        "--render": "show each training step in a window (default: off)",
+        "--explain": "with --test: draw what was learned of Pendulum beside the best "
+        "(default: off)",
+        "--eager": "run the updates uncompiled: slow, but breakpoints work (default: off)",
+        "--verbose": "show the packages' logs, and tracebacks (default: off)",
+    },
+    "training": {
+        "--episodes N": "training episodes, in [1, inf) (default: 100)",
+        "--steps N": "steps of training, which replace --episodes (0: they do not), in [0, inf) "
+        "(default: 0)",
+    },
+    "updates": {
+        "--q-lr X": "learning rate of the Q networks, in (0, inf) (default: 0.0003)",
+        "--gamma X": "discount factor, in [0, 1] (default: 0.9)",
+        "--policy-target-update-interval N": "updates of the Q networks for one of the policy, "
+        "in [1, inf) (default: 3)",
+        "--auto-entropy, --no-auto-entropy": "learn alpha (default: on)",
+    },
+    "exploration": {
+        "--noise NOISE": "exploration noise, in {gaussian, ou, none} (default: gaussian)",
+        "--unit-actions": "the agent acts in [-1, 1], which is stretched to the environment's "
+        "range (default: off)",
+    },
+    "evaluation": {
+        "--test-episodes N": "test episodes, in [1, inf) (default: 10)",
+        "--evaluate-every N": "steps of training between two evaluations (0: none), in [0, inf) "
+        "(default: 0)",
+        "--evaluation-episodes N": "greedy episodes in an evaluation, in [1, 1000] (default: 10)",
+        "--keep KEEP": "weights to save: the last, or those of the best evaluation, in "
+        "{last, best} (default: last)",
+    },
+    "files": {
+        "--model-dir DIR": "folder of the weights and the training's state (default: model)",
+        "--image-dir DIR": "folder of curves, films and pictures (default: image)",
+        "--checkpoint-every N": "episodes between two savings of the whole training, in [1, inf) "
+        "(default: 10)",
+        "--record [FILE]": "with --test: film the first episode as .gif or .mp4, no display "
+        "needed (without FILE: a .gif in --image-dir)",
+        "--tensorboard [DIR]": "with --train: write curves for TensorBoard (without DIR: into "
+        "runs)",
+    },
+    "others": {  # a reader's own
+        "--buffer-size N": "transitions in the buffer, in [1, inf) (default: 500000)",
+        "--offset N": "any whole number (default: 0)",
+        "--decay X": "one of many that are in [5, 6] after each step, in (0, 1) (default: 0.5)",
+        "--target-entropy X": "100% free (default: -2.0)",
+        "--label LABEL": "label of the curve (default: a # b)",
+    },
 }
 RUN = {"train": False, "test": False, "preset": "chapter", "resume": False, "tensorboard": None,
        "record": None, "explain": False, "eager": False, "verbose": False}
@@ -520,23 +547,29 @@ def test_only_the_end_of_a_comment_means_something(script, constant, line, value
 # ---- --help
 
 
+def test_every_flag_of_the_scripts_has_its_group():
+    commands = [arguments.Command(ROOT / f"{name}.py") for name in ("ddpg", "td3", "sac")]
+    flags = {flag for command in commands for flag in command.flags if flag[:5] != "--no-"}
+    flags |= {f"--{name}" for name in RUN}
+    placed = " ".join(arguments.GROUPS.values()).split()
+    assert sorted(f"--{name}" for name in placed) == sorted(flags)
+
+
 def test_help_has_every_flag_in_80_columns_and_imports_nothing_heavy(script):
     done = run(script, "--help", options=["-X", "importtime"])
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "\nTwin delayed DDPG, section 6.5.3.\n" in done.stdout
     assert "More about it" not in done.stdout
-    run_group, constants_group = done.stdout.split("\nrun:\n")[1].split("\nconstants:\n")
-    for flag in ("--train", "--test", "--preset NAME", "--resume", r"--tensorboard \[DIR\]",
-                 r"--record \[FILE\]", "--explain", "--eager", "--verbose", "-h, --help"):
-        assert re.search(rf"^  {flag} +\w", run_group, re.M), flag
-    assert "chapter, paper, tuned (default: chapter)" in " ".join(run_group.split())
-    entries = re.split(r"^  (?=-)", constants_group, flags=re.M)[1:]
-    assert [" ".join(entry.split()) for entry in entries] == [
-        f"{flag} {text}" for flag, text in FLAGS.items()
-    ]
+    groups = re.split(r"\n\n(\w+):\n", done.stdout)[3:]  # behind the usage and -h
+    assert groups[::2] == list(FLAGS)
+    for title, group in zip(groups[::2], groups[1::2]):
+        entries = re.split(r"^  (?=-)", group, flags=re.M)[1:]
+        assert [" ".join(entry.split()) for entry in entries] == [
+            f"{flag} {text}" for flag, text in FLAGS[title].items()
+        ]
     # No interval or default is broken over two lines.
-    assert not re.search(r"(\bin [\[(][^\])]*|\(default:[^)]*)\n", constants_group)
+    assert not re.search(r"(\bin [\[(][^\])]*|\(default:[^)]*)\n", done.stdout)
     imported = re.findall(r"\| +([\w.]+)$", done.stderr, re.M)
     assert "common.arguments" in imported
     heavy = {"tensorflow", "tensorlayer", "numpy", "gym", "gymnasium", "matplotlib"}
