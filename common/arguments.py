@@ -14,9 +14,8 @@ import math
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 from common import constants, defaults, output, quiet, signals
 from common.constants import NO_BREAK, Constant
@@ -32,7 +31,7 @@ _RUN = [
     Constant("EAGER", False, "run the updates uncompiled: slow, but breakpoints work"),
     Constant("VERBOSE", False, "show the packages' logs, and tracebacks"),
     Constant("RECORD", None, "with --test: film the first episode as .gif or .mp4, no display "
-             "needed (without FILE: a .gif in --image-dir)", ("FILE", True)),
+             "needed (without FILE: a .gif beside the curves)", ("FILE", True)),
     Constant("TENSORBOARD", None, "with --train: write curves for TensorBoard (without DIR: "
              "into runs)", ("DIR", "runs")),
 ]
@@ -52,8 +51,7 @@ GROUPS = {  # of --help and of the READMEs, where a script has such a flag
 }
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(SimpleNamespace):
     """What the command line decided, for good.
 
     Attributes:
@@ -61,35 +59,16 @@ class Settings:
         algorithm: its ALG_NAME.
         constants: read-only dict of the script's constants with a flag, by name.
         everything: the same with ALG_NAME and the constants of every run (common/defaults.py).
-        run: read-only dict of what is no constant of the script alone, and each of it is an
-            attribute, too: train, test, resume, explain, eager, verbose (bool), preset (name),
-            tensorboard (None or a folder), record (None, a file, or True for the usual one), and
-            each constant of every run in small letters: train_steps, model_dir, ...
+        train, test, resume, explain, eager, verbose: bool.
+        record: None, a file, or True for the usual one.
+        tensorboard: None or a folder.
+        env_id, preset, seed: as the flags --env, --preset and --seed.
+        task: (algorithm, env_id, preset), which names the files of a run.
+        and each constant of every run in small letters: train_steps, model_dir, ...
     """
 
-    script: Path
-    algorithm: str
-    constants: MappingProxyType
-    everything: MappingProxyType
-    run: MappingProxyType
-
-    def __getattr__(self, name):
-        if name not in vars(self).get("run", {}):
-            raise AttributeError(f"Settings have no {name}")
-        return self.run[name]
-
-    @property
-    def env_id(self):
-        return self.constants["ENV_ID"]
-
-    @property
-    def seed(self):
-        return self.constants["RANDOM_SEED"]
-
-    @property
-    def task(self):
-        """Algorithm, environment and preset: what names the files of a run."""
-        return self.algorithm, self.env_id, self.preset
+    def __setattr__(self, name, value):
+        raise AttributeError(f"Settings are decided for good: {name} stays as it is")
 
 
 def parse(script, name):
@@ -122,7 +101,7 @@ def parse(script, name):
         quiet.prepare(verbose=False, imported=True)
         return Command(script).settings()
     output.prepare()
-    output.errors_on_one_line(Path(script).name, "--verbose" in sys.argv)
+    output.errors_on_one_line(Path(script).name, "--verbose" in sys.argv)  # --help's, too
     try:
         settings = Command(script).read(sys.argv[1:])
     except UserError as error:
@@ -168,11 +147,9 @@ class Command:
         )
         groups = {title: self._parser.add_argument_group(title) for title in [*GROUPS, "others"]}
         places = {"--" + name: title for title, names in GROUPS.items() for name in names.split()}
-        order = [*places]
-        for constant in sorted(
-            self._run + self._of_all + self._own,
-            key=lambda one: order.index(one.flag) if one.flag in places else len(places),
-        ):
+        self._constants = sorted(self._run + self._of_all + self._own,
+                                 key=lambda one: [*places, one.flag].index(one.flag))
+        for constant in self._constants:
             try:
                 group = groups[places.get(constant.flag, "others")]
                 group.add_argument(constant.flag, **constant.options)
@@ -183,18 +160,17 @@ class Command:
 
     def settings(self, given=None, **run):
         """The Settings with these values of constants, by default as the script has them."""
-        known = self._run + self._of_all + self._own
-        values = {constant.name: constant.value for constant in known} | (given or {})
+        values = {constant.name: constant.value for constant in self._constants} | (given or {})
         values |= {name.upper(): value for name, value in run.items()}
         values["ENV_ID"] = present_id(values["ENV_ID"])
         own, of_all, of_run = ({constant.name: values[constant.name] for constant in constants}
                                for constants in (self._own, self._of_all, self._run))
         return Settings(
-            script=self.script,
-            algorithm=self.algorithm,
-            constants=MappingProxyType(own),
+            script=self.script, algorithm=self.algorithm, constants=MappingProxyType(own),
             everything=MappingProxyType({"ALG_NAME": self.algorithm} | own | of_all),
-            run=MappingProxyType({name.lower(): v for name, v in (of_all | of_run).items()}),
+            env_id=values["ENV_ID"], seed=values.get("RANDOM_SEED"),
+            task=(self.algorithm, values["ENV_ID"], values["PRESET"]),
+            **{name.lower(): value for name, value in (of_run | of_all).items()},
         )
 
     def read(self, argv):
@@ -230,7 +206,7 @@ class Command:
         typed = word.partition("=")[0]
         name = typed.lstrip("-").replace("_", "-").lower()
         flags = {"help": "--help"}
-        for constant in self._run + self._of_all + self._own:
+        for constant in self._constants:
             flags |= {flag[2:]: flag for flag in constant.flags}
             # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
             flags.setdefault(constant.name.lower().replace("_", "-"), constant.flag)
@@ -284,7 +260,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def _in_our_words(message):
-    message = message.removeprefix("argument ").replace(": expected one argument", " needs a value")
+    message = message.removeprefix("argument ").replace(": must be", " must be")
+    message = message.replace(": expected one argument", " needs a value")
     return re.sub(": ignored explicit argument .*", " takes no value", message, flags=re.DOTALL)
 
 

@@ -68,7 +68,7 @@ FLAGS = {  # group -> flag and value's name -> meaning, limits and default
     },
     "training": {
         "--episodes N": "training episodes, in [1, inf) (default: 100)",
-        "--steps N": "steps of training, which replace --episodes (0: they do not), in [0, inf) "
+        "--steps N": "steps of training, in place of --episodes (0: off), in [0, inf) "
         "(default: 0)",
     },
     "updates": {
@@ -85,7 +85,7 @@ FLAGS = {  # group -> flag and value's name -> meaning, limits and default
     },
     "evaluation": {
         "--test-episodes N": "test episodes, in [1, inf) (default: 10)",
-        "--evaluate-every N": "steps of training between two evaluations (0: none), in [0, inf) "
+        "--evaluate-every N": "steps of training between two evaluations (0: off), in [0, inf) "
         "(default: 0)",
         "--evaluation-episodes N": "greedy episodes in an evaluation, in [1, 1000] (default: 10)",
         "--keep KEEP": "weights to save: the last, or those of the best evaluation, in "
@@ -97,7 +97,7 @@ FLAGS = {  # group -> flag and value's name -> meaning, limits and default
         "--checkpoint-every N": "episodes between two savings of the whole training, in [1, inf) "
         "(default: 10)",
         "--record [FILE]": "with --test: film the first episode as .gif or .mp4, no display "
-        "needed (without FILE: a .gif in --image-dir)",
+        "needed (without FILE: a .gif beside the curves)",
         "--tensorboard [DIR]": "with --train: write curves for TensorBoard (without DIR: into "
         "runs)",
     },
@@ -219,7 +219,7 @@ def test_settings_are_decided_for_good(script):
     ):
         with pytest.raises(AttributeError):
             change()
-    with pytest.raises(AttributeError, match="Settings have no gamma"):
+    with pytest.raises(AttributeError, match="has no attribute 'gamma'"):
         settings.gamma  # noqa: B018
 
 
