@@ -35,7 +35,7 @@ EXPLORE_STEPS = 0  # steps at the start with uniformly random actions, in [0, in
 LEARN_AFTER = 0  # learning starts with more transitions than this (0: a full memory), in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
-WEIGHT_INIT = "normal"  # first weights (normal: N(0, 0.3), fan_in: the papers'), in {normal, fan_in}
+WEIGHT_INIT = "normal"  # first weights, N(0, 0.3) or as the papers', in {normal, fan_in}
 
 args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
 globals().update(args.constants)  # as flags and presets have them

@@ -37,7 +37,7 @@ STANDARDISE_REWARDS = True  # standardise the rewards of a batch: mean 0, standa
 CLIP_ACTIONS = False  # clip noisy actions to the environment's range (errata E10)
 LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
-WEIGHT_INIT = "small"  # first weights (small: up to 0.003, fan_in: the papers'), in {small, fan_in}
+WEIGHT_INIT = "small"  # first weights, up to 0.003 or as the papers', in {small, fan_in}
 
 args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
 globals().update(args.constants)  # as flags and presets have them

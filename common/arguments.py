@@ -152,7 +152,7 @@ class Command:
         for constant in self._constants:
             try:
                 group = groups[places.get(constant.flag, "others")]
-                group.add_argument(constant.flag, **constant.options)
+                group.add_argument(constant.flag, **constant.options())
             except argparse.ArgumentError:
                 raise UserError(
                     f"{self.name}, line {constant.line}: {constant.name} would be "

@@ -20,7 +20,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 _SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes",
           "TRAIN_STEPS": "--steps"}
 _LIMITS = re.compile(r"\bin\s*[\[({][^\[\](){}]*[\])}]?[.,;]?$", re.IGNORECASE)  # or the attempt
-_INTERVAL = re.compile(r"in ([\[(])(-?[\d.e]+|-inf),\s*(-?[\d.e]+|inf)([\])])")
+_INTERVAL = re.compile(r"in ([\[(])([^,]+),([^,]+)([\])])")
 _CHOICES = re.compile(r"in \{([^{},]+(?:,[^{},]+)*)\}")
 
 
@@ -47,32 +47,33 @@ class Constant:
         self.flags = [self.flag] + ["--no-" + self.flag[2:]] * (value is True)
         found = _LIMITS.search(comment)
         self._limits = found[0] if found else ""
-        self._low, self._high, self._choices = -math.inf, math.inf, []
-        interval, choices = _INTERVAL.fullmatch(self._limits), _CHOICES.fullmatch(self._limits)
+        self._lowest, self._highest, self._choices = -math.inf, math.inf, []
+        interval, choices = _interval(self._limits), _CHOICES.fullmatch(self._limits)
         if interval and self.kind in (int, float):
-            left, low, high, right = interval.groups()
-            self._low = float(low) if left == "[" else math.nextafter(float(low), math.inf)
-            self._high = float(high) if right == "]" else math.nextafter(float(high), -math.inf)
+            self._lowest, self._highest = interval
         elif choices and self.kind is str:
             self._choices = [choice.strip() for choice in choices[1].split(",")]
         elif self._limits:
             raise UserError(f"{name}'s comment ends in '{self._limits}': limits of a number are "
                             "in [0, 1] or in (0, inf), of a text in {a, b}")
-        # What add_argument() is told. Of a flag that is not used, nothing is left in the result,
-        # and neither the limits nor the default are broken over two lines.
-        default = {False: "off", True: "on"}[value] if self.kind is bool else value
-        ends = [self._limits, f"(default: {default})" if value is not None else ""]
-        text = comment.removesuffix(self._limits).rstrip()
-        text = " ".join([text, *(end.replace(" ", NO_BREAK) for end in ends if end)])
-        self.options = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        self._meaning, self._optional = comment.removesuffix(self._limits).rstrip(), optional
+
+    def options(self):
+        """What add_argument() is told; of a flag that is not used, nothing is left behind."""
+        default = {False: "off", True: "on"}[self.value] if self.kind is bool else self.value
+        ends = [self._limits, f"(default: {default})" if default is not None else ""]
+        ends = [end.replace(" ", NO_BREAK) for end in ends if end]  # not broken over two lines
+        text = " ".join([self._meaning, *ends]).replace("%", "%%")
+        options = {"dest": self.name, "default": argparse.SUPPRESS, "help": text}
         if self.kind is bool:
-            self.options["action"] = argparse.BooleanOptionalAction if value else "store_true"
-            return
+            action = argparse.BooleanOptionalAction if self.value else "store_true"
+            return options | {"action": action}
         # ENV_ID takes an ID, MODEL_DIR a DIR, NOISE a NOISE
-        metavar = {int: "N", float: "X"}.get(self.kind, name.split("_")[-1])
-        self.options |= {"type": self.value_of, "metavar": metavar}
-        if optional:
-            self.options |= {"nargs": "?", "metavar": optional[0], "const": optional[1]}
+        metavar = {int: "N", float: "X"}.get(self.kind, self.name.split("_")[-1])
+        options |= {"type": self.value_of, "metavar": metavar}
+        if self._optional:
+            options |= {"nargs": "?", "metavar": self._optional[0], "const": self._optional[1]}
+        return options
 
     def value_of(self, text, name=None):
         """The value that a text means; raises UserError, which names the flag, or `name`."""
@@ -85,7 +86,7 @@ class Constant:
             fits, allowed = text and "\0" not in text, "a name"
         else:
             value = _number(self.kind, text)
-            fits = value is not None and self._low <= value <= self._high
+            fits = value is not None and self._lowest <= value <= self._highest
             if value is None:
                 allowed = f"a {'whole' if self.kind is int else 'finite'} number {allowed}".rstrip()
             elif fits and self.kind is int and abs(value) >= 2**63:  # arrays count no further
@@ -98,6 +99,17 @@ class Constant:
     def check(self, value, name):
         """Raise UserError, which begins with `name`, if the constant may not have the value."""
         self.value_of(value if type(value) is self.kind is str else repr(value), name)
+
+
+def _interval(limits):
+    """The lowest and highest number of an interval such as "in (0, 1]"; None if it is none."""
+    found = _INTERVAL.fullmatch(limits)
+    with contextlib.suppress(ValueError):  # no numbers
+        if found:
+            low, high = float(found[2]), float(found[3])
+            return (low if found[1] == "[" else math.nextafter(low, math.inf),
+                    high if found[4] == "]" else math.nextafter(high, -math.inf))
+    return None
 
 
 def _number(kind, text):
