@@ -1,11 +1,12 @@
 """Which algorithm is better, and is it luck? Many seeds of each, side by side.
 
-    python compare.py                                     all three, seeds 0 to 9, on Pendulum
-    python compare.py --algorithms td3 sac --seeds 0-4 --env LunarLanderContinuous-v3
+    python compare.py                                     all three on Pendulum
+    python compare.py --algorithms td3 sac --seeds 0-4 --preset paper
     python compare.py --algorithms td3 --gamma 0.9 0.99   a curve for each value
 
-Draws learning curves and writes a table. What is finished is kept: the same command goes on
-where it was stopped, and one with more seeds or algorithms trains only what is new.
+Draws learning curves and writes a table. What is finished is kept: the same
+command goes on where it was stopped, and one with more seeds or algorithms
+trains only what is new.
 """
 
 import argparse
@@ -73,21 +74,21 @@ def parse(argv):
         usage="%(prog)s [flags] [flags of the scripts, each with one value or several]",
         description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Each flag of the scripts may have several values (--gamma 0.9 0.99): a curve each."
-        " Unless given: " + " ".join(f"{flag} {value}" for flag, value in USUAL.items()),
+        epilog="Each flag of the scripts may have several values, and then each has a curve."
+        "\nUnless given:\n  " + "\n  ".join(f"{flag} {value}" for flag, value in USUAL.items()),
     )
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", default=ALGORITHMS,
-                        choices=ALGORITHMS, help="of ddpg, td3, sac (default: all)")
+                        choices=ALGORITHMS, help="any of ddpg, td3, sac (default: all)")
     parser.add_argument("--seeds", nargs="+", type=_seeds, default=[range(10)], metavar="N",
-                        help="such as 0-9 or 1 2 5 (default: 0-9)")
+                        help="seeds of the runs, such as 0-9 or 1 2 5 (default: 0-9)")
     parser.add_argument("--workers", type=_workers, metavar="N",
                         default=min(os.cpu_count() or 1, MOST_WORKERS),
-                        help="runs at a time (default: one for each core)")
+                        help="runs at a time, in [1, 1000] (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
-                        help="run on the Ray cluster there (default: one on this machine); "
-                        "the module of an --env module:ID must be installed on each node")
+                        help="run on the Ray cluster there (without ADDRESS: one on this "
+                        "machine); the module of an --env module:ID must be installed on each node")
     parser.add_argument("--name", type=_name,
-                        help="of the results (default: the environment and what varies)")
+                        help="of the results' files (default: the environment and what varies)")
     parser.add_argument("--runs-dir", default="runs/compare", metavar="DIR",
                         help="folder of the runs (default: runs/compare)")
     parser.add_argument("--image-dir", default="image", metavar="DIR",

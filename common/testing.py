@@ -26,7 +26,7 @@ class Testing:
         env.close()
         self.agent, self.settings, self.rewards = agent, settings, []
         record = settings.record
-        if record == "":  # the usual one, beside the curve
+        if record is True:  # the usual one, beside the curve
             record = film.path(settings.image_dir, *settings.task)
         self.env = make(settings.env_id, True, record, settings.unit_actions)
         self.env.seed(settings.seed)

@@ -93,7 +93,7 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
         with npz.opened(path, _NEXT_STEP) as archive:
             arrays = _read(path, archive, algorithm, env_id, unit_actions, _values(variables))
     except FileNotFoundError as error:
-        raise _missing(Path(path)) from error
+        raise _missing(Path(path), algorithm, env_id) from error
     for key, variable in variables.items():
         variable.assign(arrays[key])
 
@@ -168,12 +168,19 @@ def _unusable(path, problem, hint=_NEXT_STEP):
     return UserError(f"{one_line(path)}: {problem}. {hint}")
 
 
-def _missing(path):
-    """The error for a file that is not there; names what has been trained."""
+def _missing(path, algorithm, env_id):
+    """The error for a file that is not there; names the presets or tasks that have been trained."""
     model_dir = path.parent.parent
     found = [*model_dir.glob("*/weights.npz")]
     if model_dir == Path(DEFAULT_DIR):
         found += SHIPPED.glob("*/weights.npz")
-    names = one_line(", ".join(sorted({file.parent.name for file in found})))
-    hint = "Train first, with --train." + f" There are weights of {names}." * bool(names)
+    names = sorted({file.parent.name for file in found})
+    task = f"{algorithm.upper()}_{task_name(env_id)}"
+    presets = [name.removeprefix(task)[1:] or "chapter" for name in names
+               if name == task or name.startswith(f"{task}_")]
+    hint = "Train first, with --train."
+    if presets:
+        hint += f" There are weights for --preset {one_line(' and --preset '.join(presets))}."
+    elif names:
+        hint += f" There are weights of {one_line(', '.join(names))}."
     return _unusable(path.absolute(), "there is no such file", hint)

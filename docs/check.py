@@ -34,7 +34,9 @@ FOREIGN = {  # flags of others' programs
     "tensorboard": {"--logdir"},
 }
 # Titles of columns, in both languages
-STATEMENT, CONSTANT = ("statement", "语句"), ("constant", "常量")
+STATEMENT, CONSTANT, GROUP = ("statement", "语句"), ("constant", "常量"), ("group", "组")
+CHINESE = {"run": "运行", "training": "训练", "updates": "更新", "networks": "网络",
+           "exploration": "探索", "evaluation": "评估", "files": "文件"}  # groups of flags
 # What an entry of the errata says, in both languages
 PARTS = re.compile(r"^- (?:Printed:|书中：).*^- (?:Wrong:|Effect:|问题：|影响：).*"
                    r"^- (?:Here:|这里：)(.*)", re.MULTILINE | re.DOTALL)
@@ -139,7 +141,8 @@ def flags():
     """The flags of each program of ours, by file, and of others', by name."""
     known = dict(FOREIGN)
     for script in SCRIPTS:
-        known[script] = {"--help", *arguments._RUN, *arguments.Command(ROOT / script).flags}
+        known[script] = {"--help", "--preset", *(one.flag for one in arguments._RUN),
+                         *arguments.Command(ROOT / script).flags}
     for path in [ROOT / "compare.py", *ROOT.glob("benchmarks/*.py")]:
         file = path.relative_to(ROOT).as_posix()
         known[file] = {"--help"} | {
@@ -215,6 +218,19 @@ def check_same_sections(english, chinese):
     for number, (one, other) in enumerate(zip_longest(*blocks), 1):
         if one != other:
             chinese.say(0, f"code block {number} is not that of {english.name}: copy it")
+
+
+def check_groups(page):
+    """The flags are those of --help, in its groups and order."""
+    rows = [(start, cells) for start, _, header, cells in page.rows() if header[0] in GROUP]
+    for (title, names), (start, cells) in zip_longest(
+        arguments.GROUPS.items(), rows, fillvalue=(0, "")
+    ):
+        flags = [f"--{name}" for name in names.split()]
+        if not title or not cells or cells[0] not in (title, CHINESE.get(title)):
+            page.say(start, f"--help has the group {title!r} here, not {cells[:1]}: write that")
+        elif FLAG.findall(cells[1]) != flags:
+            page.say(start, f"--help has in the group {title!r}: {' '.join(flags)}: write them so")
 
 
 def check_example(page):
@@ -361,6 +377,7 @@ def main():
     check_same_sections(*readmes)
     for page in readmes:
         check_example(page)
+        check_groups(page)
     maps = by_name["docs/chapter-map.md"], by_name["docs/chapter-map.zh-CN.md"]
     for page in maps:
         check_places(page)

@@ -35,6 +35,11 @@ CHANGES = [
      "README.md", "python sac.py --train --test ", "python ddpg.py --policy-loss min "),
     ("README.md", "there is no file benchmarks/watch.py: write its present name",
      "README.md", "benchmarks/watching.py", "benchmarks/watch.py"),
+    ("README.zh-CN.md", "--help has in the group 'networks': --hidden-dim --weight-init: write "
+     "them so",
+     "README.zh-CN.md", "；`--weight-init`：权重", "；`--weight`：权重"),
+    ("README.md", "--help has the group 'training' here, not ['exploration']: write that",
+     "README.md", "| training | how long", "| exploration | how long"),
     ("docs/errata.md", "E4: none of ['common/replay_buffer.py'] has Ring.push: write its present "
      "name",
      "docs/errata.md", "`ReplayBuffer.push`: `(self", "`Ring.push`: `(self"),

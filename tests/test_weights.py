@@ -406,6 +406,11 @@ def test_missing_file(tmp_path):
         weights.save(other, algorithm, env_id, make())
     with refused(path, "--train", "There are weights of DDPG_Acrobot-v1, TD3_Pendulum-v1."):
         weights.load(path, "SAC", ENV, agent)
+    for preset in ("chapter", "tuned"):
+        weights.save(weights.path(tmp_path, "SAC", ENV, preset), "SAC", ENV, make())
+    paper = weights.path(tmp_path, "SAC", ENV, "paper")
+    with refused(paper, "There are weights for --preset chapter and --preset tuned."):
+        weights.load(paper, "SAC", ENV, agent)
     assert values(agent) == values(make(seed=2))
 
 
