@@ -22,6 +22,7 @@ from test_scripts import ROOT, environment
 import compare
 from common import comparison, files, pools, runs, signals
 from common.errors import UserError
+from common.progress import Progress
 
 TINY = ["--steps", "240", "--max-steps", "60", "--evaluate-every", "120", "--batch-size", "16",
         "--evaluation-episodes", "2", "--explore-steps", "40", "--hidden-dim", "16",
@@ -436,8 +437,9 @@ def a_run(**changed):
 
 
 def good_result():
-    return {"constants": a_run().constants, "evaluations": [[0, [-3.0, -1.0]], [240, [-1.0, 0]]],
-            "test_returns": [-1.0, -2.0], "episode_reward": [-5.0], "steps": 240, "seconds": 1.0}
+    done = Progress([-5.0], [-5.0], evaluations=[[0, [-3.0, -1.0]], [240, [-1.0, 0]]],
+                    test_returns=[-1.0, -2.0], steps=240, seconds=1.0, finished=True)
+    return {"constants": a_run().constants, **done.as_dict()}
 
 
 DAMAGE = {  # keep() writes whole files, so this is other programs' or a disk's
@@ -575,10 +577,10 @@ def test_a_run_of_others_is_waited_for(what, tmp_path, finished, monkeypatch):
         here.state(folder).parent)
     events = pools.execute_all([here], tmp_path, 2, execute)
     with other:  # released as when its process dies
-        assert next(events) == (None, "held", 1)
+        assert next(events) == (here, "held", None)
         if finished:
             runs.keep(here, tmp_path, good_result())
-    assert list(events) == [(here, "result", good_result())]
+    assert [event for event in events if event[1] != "held"] == [(here, "result", good_result())]
     assert len(execute.started) == (not finished)
 
 
