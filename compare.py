@@ -26,8 +26,8 @@ from common.provenance import provenance
 ALGORITHMS = ["ddpg", "td3", "sac"]
 MOST_SEEDS, MOST_WORKERS = 10_000, 1000
 # Of every run, unless the command says otherwise.
-USUAL = {"--env": "Pendulum-v1", "--preset": "chapter", "--steps": "20000",
-         "--evaluate-every": "1000", "--evaluation-episodes": "20"}
+USUAL = {"--env": ["Pendulum-v1"], "--preset": ["chapter"], "--steps": ["20000"],
+         "--evaluate-every": ["1000"], "--evaluation-episodes": ["20"]}
 # What the scripts take and a comparison does not -> why.
 NOT_HERE = {
     "--episodes": "comparisons count steps, use --steps",
@@ -73,7 +73,7 @@ def parse(argv):
         description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Each flag of the scripts may have several values (--gamma 0.9 0.99): a curve each."
-        " Unless given: " + " ".join(f"{flag} {value}" for flag, value in USUAL.items()),
+        " Unless given: " + " ".join(f"{flag} {value}" for flag, (value,) in USUAL.items()),
     )
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", default=ALGORITHMS,
                         choices=ALGORITHMS, help="of ddpg, td3, sac (default: all)")
@@ -131,8 +131,7 @@ def settings_of(args, given):
             raise UserError(f"{flag} {'needs a' if takes_value[flag] else 'takes no'} value")
     if len(given.get("--env", [])) > 1:
         raise UserError("--env takes one environment: compare on another with another command")
-    flags = {**{flag: [value] for flag, value in USUAL.items()}, **given}
-    settings, left_out = [], False
+    flags, settings, left_out = USUAL | given, [], False
     for name, script in scripts.items():
         code = provenance(runs.ROOT / name, flags["--env"][0])
         usable = {f: v or [None] for f, v in flags.items() if f in script.flags or f == "--preset"}
@@ -195,9 +194,8 @@ def train(todo, args, finished, total):
                 mean = sum(value["test_returns"]) / len(value["test_returns"])
                 print(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
             if what in ("steps", "failed", "result"):
-                before = steps[run]
                 steps[run] = min(value, run.steps) if what == "steps" else run.steps
-                bar.update(steps[run] - before)
+                bar.update(sum(steps.values()) - bar.n)
     return failed
 
 

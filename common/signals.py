@@ -8,7 +8,6 @@ into the books, or the saving at the end is never cut in two.
 import contextlib
 import math
 import signal
-import threading
 import time
 
 PATIENCE = 5.0  # seconds after which a second signal stops a training that reaches no check()
@@ -26,12 +25,11 @@ class _State:
 
 def install():
     """Handle the signals so, for the rest of the process; does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # Python allows it nowhere else
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last, a closed terminal, not on Windows
         number = getattr(signal, name, None)
         if number and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):  # nohup
-            signal.signal(number, _handle)
+            with contextlib.suppress(ValueError):  # outside the main thread
+                signal.signal(number, _handle)
 
 
 def installed():
