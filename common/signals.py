@@ -20,7 +20,8 @@ class Stopped(SystemExit):
 class _State:
     held = False  # a training is going on: signals are noted
     patience = PATIENCE
-    noted = None  # the number of the first signal, and when it came
+    noted = None  # the number of the first signal
+    since = 0.0  # when it came
 
 
 def install():
@@ -38,16 +39,17 @@ def installed():
 
 
 def _handle(number, frame):
-    now = time.monotonic()
-    if not _State.held or (_State.noted and now - _State.noted[1] > _State.patience):
-        raise Stopped(128 + number)  # nothing is held, or something hangs
-    _State.noted = _State.noted or (number, now)
+    hangs = _State.noted and time.monotonic() - _State.since > _State.patience
+    if hangs or not _State.held:
+        raise Stopped(128 + number)
+    if not _State.noted:
+        _State.noted, _State.since = number, time.monotonic()
 
 
 def check():
     """Raise Stopped if a signal has been noted; to be called where a training may stop."""
     if _State.noted:
-        raise Stopped(128 + _State.noted[0])
+        raise Stopped(128 + _State.noted)
 
 
 @contextlib.contextmanager
