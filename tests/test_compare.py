@@ -22,6 +22,7 @@ from test_scripts import ROOT, environment
 import compare
 from common import comparison, files, pools, runs, signals
 from common.errors import UserError
+from common.progress import Progress
 
 TINY = ["--steps", "240", "--max-steps", "60", "--evaluate-every", "120", "--batch-size", "16",
         "--evaluation-episodes", "2", "--explore-steps", "40", "--hidden-dim", "16",
@@ -214,11 +215,11 @@ def run(folder, *flags):
 
 
 def results(folder):
-    """Dict from "SETTING/SEED" to what is in its result.json, but for the time."""
+    """Dict from "SETTING/SEED" to what is in its result.json, but for the times."""
     found = {}
     for path in folder.glob("runs/*/*/result.json"):
         result = json.loads(path.read_text())
-        del result["seconds"]
+        del result["seconds"], result["log_name"]
         found[f"{path.parent.parent.name}/{path.parent.name}"] = result
     return found
 
@@ -436,8 +437,9 @@ def a_run(**changed):
 
 
 def good_result():
-    return {"constants": a_run().constants, "evaluations": [[0, [-3.0, -1.0]], [240, [-1.0, 0]]],
-            "test_returns": [-1.0, -2.0], "episode_reward": [-5.0], "steps": 240, "seconds": 1.0}
+    done = Progress([-5.0], [-5.0], evaluations=[[0, [-3.0, -1.0]], [240, [-1.0, 0]]],
+                    test_returns=[-1.0, -2.0], steps=240, seconds=1.0, finished=True)
+    return {"constants": a_run().constants, **done.as_dict()}
 
 
 DAMAGE = {  # keep() writes whole files, so this is other programs' or a disk's
@@ -452,6 +454,9 @@ DAMAGE = {  # keep() writes whole files, so this is other programs' or a disk's
     "no evaluation": {"evaluations": []},
     "fewer steps": {"evaluations": [[0, [-1.0]], [120, [-1.0]]]},
     "a number for evaluations": {"evaluations": 7},
+    "a text for seconds": {"seconds": "1"},
+    **{f"without {name}": {name: ...}
+       for name in ("constants", "evaluations", "test_returns", "seconds")},
 }
 
 
@@ -463,21 +468,14 @@ def test_a_result_is_checked(damage, tmp_path):
     assert runs.result(here, tmp_path) == good_result()
     content = DAMAGE[damage]
     if isinstance(content, dict):
-        content = json.dumps({**good_result(), **content}).encode()
+        content = good_result() | content
+        content = {name: value for name, value in content.items() if value is not ...}
+        content = json.dumps(content).encode()
     path = here.folder(tmp_path) / "result.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is damaged or not a result") as error:
+    with pytest.raises(UserError, match=damage.partition("without ")[2] or None) as error:
         runs.result(here, tmp_path)
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["constants", "evaluations", "test_returns", "seconds"])
-def test_a_result_without_an_entry(name, tmp_path):
-    found = good_result()
-    del found[name]
-    runs.keep(a_run(), tmp_path, found)
-    with pytest.raises(UserError, match=f"damaged or not a result .*{name}"):
-        runs.result(a_run(), tmp_path)
+    assert str(error.value).startswith(f"{path} is damaged or not a result (")
 
 
 def test_a_damaged_result_is_made_anew(tmp_path, monkeypatch, capsys):
@@ -575,10 +573,10 @@ def test_a_run_of_others_is_waited_for(what, tmp_path, finished, monkeypatch):
         here.state(folder).parent)
     events = pools.execute_all([here], tmp_path, 2, execute)
     with other:  # released as when its process dies
-        assert next(events) == (None, "held", 1)
+        assert next(events) == (here, "held", None)
         if finished:
             runs.keep(here, tmp_path, good_result())
-    assert list(events) == [(here, "result", good_result())]
+    assert [event for event in events if event[1] != "held"] == [(here, "result", good_result())]
     assert len(execute.started) == (not finished)
 
 

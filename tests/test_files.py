@@ -198,6 +198,19 @@ def test_one_line(thing, line):
     assert errors.one_line(thing) == line
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ZeroDivisionError("the\n joint"), "ZeroDivisionError: the joint"),
+        (KeyError(), "KeyError"),
+        (OSError(errno.ENOENT, "None", "a"), "FileNotFoundError: [Errno 2] None: 'a'"),
+        (UserError("--env x: give another."), "--env x: give another."),
+    ],
+)
+def test_one_line_of_an_error_of_others(error, line):
+    assert errors.one_line(error, kind=True) == line
+
+
 def test_one_line_of_another_length():
     assert errors.one_line("abcdefghi", limit=8) == "abcd...hi"
 
