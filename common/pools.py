@@ -86,8 +86,8 @@ def _turn(run, runs_dir, execute, tell):
     folder = run.folder(runs_dir)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.Lock(folder, "--runs-dir", "run.lock"))
-            with files.Lock(run.state(folder).parent):
+            stack.enter_context(files.locked(folder, "--runs-dir", "run.lock"))
+            with files.locked(run.state(folder).parent):
                 pass  # nor is a training of a killed comparison going on
         except files.InUse:
             return "held", None

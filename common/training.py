@@ -85,7 +85,7 @@ class Training:
             self.open.callback(self.env.close)
             files.check_writable(self.weights.parent, "--model-dir", self.weights.name)
             files.check_writable(self.image.parent, "--image-dir", self.image.name)
-            self.open.enter_context(files.Lock(self.weights.parent))
+            self.open.enter_context(files.locked(self.weights.parent))
             if self.settings.resume:
                 self._resume()
             else:
