@@ -68,7 +68,8 @@ def restore(path, agent, env, constants, provenance):
             differing = changed(header["provenance"], provenance)
             before = copy.deepcopy(state_of(agent, env))
             saved = _unpacked(header["state"], "", before, archive)
-            _packed(saved, "", arrays := {})
+            arrays = {}
+            _packed(saved, "", arrays)
             if len(archive.namelist()) > 1 + len(arrays):
                 raise ValueError("surplus entries")
             sizes = [env.observation_space.shape[0], env.action_space.shape[0]]
@@ -197,7 +198,7 @@ def _unpacked(packed, place, present, archive):
         packed = npz.array(archive, place[:-1])
         fits = packed.dtype == present.dtype and packed.ndim == present.ndim
     elif type(present) is float:
-        fits = fits and math.isfinite(packed)
+        fits = type(packed) in (int, float) and math.isfinite(packed)
     elif type(present) is int:  # NumPy does not look where in its 624 words a twister is
         fits = fits and 0 <= packed <= (624 if place.endswith("/pos/") else math.inf)
     elif present is None:  # not known yet, such as the sizes in a buffer

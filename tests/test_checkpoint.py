@@ -143,15 +143,6 @@ def test_damaged_files_are_refused_in_one_line(started):
         one.restore(path)
 
 
-def test_no_pickle_is_read(started, tmp_path):
-    one, path = started
-    with np.load(path) as file:
-        arrays = {**file, "variables/actor/0": np.array([Run], object)}
-    np.savez(path, **arrays)
-    with pytest.raises(UserError, match="Object arrays cannot be loaded"):
-        one.restore(path)
-
-
 def test_a_full_disk_leaves_the_old_state(started, monkeypatch):
     one, path = started
     whole = path.read_bytes()
