@@ -70,8 +70,8 @@ def execute_all(todo, runs_dir, workers, execute):
 def _turn(run, runs_dir, execute, tell):
     """Give a run its turn, in a thread: returns its result; files.InUse if others have it."""
     folder, training = run.folder(runs_dir), run.state(run.folder(runs_dir)).parent
-    with files.Lock(folder, "--runs-dir", "run.lock"):
-        with files.Lock(training):
+    with files.locked(folder, "--runs-dir", "run.lock"):
+        with files.locked(training):
             pass  # nor is a training of a killed comparison going on
         with contextlib.suppress(UserError):  # damaged
             measured = runs.result(run, runs_dir)

@@ -96,7 +96,7 @@ class Training:
             opened.enter_context(contextlib.closing(self.evaluation))
             files.check_writable(self.weights.parent, "--model-dir", self.weights.name)
             files.check_writable(self.image.parent, "--image-dir", self.image.name)
-            opened.enter_context(files.Lock(self.weights.parent))
+            opened.enter_context(files.locked(self.weights.parent))
             self._begin()
             summaries = board.board(settings.tensorboard, self.progress.log_name)
             self.write = opened.enter_context(summaries)

@@ -569,7 +569,7 @@ def test_a_run_of_others_is_waited_for(what, tmp_path, finished, monkeypatch):
     monkeypatch.setattr(pools, "_AGAIN", 0.1)
     here, execute = a_run(), Answers()
     folder = here.folder(tmp_path)
-    other = files.Lock(folder, name="run.lock") if what == "another comparison" else files.Lock(
+    other = files.locked(folder, name="run.lock") if what == "another comparison" else files.locked(
         here.state(folder).parent)
     events = pools.execute_all([here], tmp_path, 2, execute)
     with other:  # released as when its process dies
