@@ -21,7 +21,7 @@ def path(image_dir, algorithm, env_id, preset="chapter"):
     return Path(image_dir) / f"{name}.png"
 
 
-def save(path, episode_reward, running_reward, algorithm, env_id, seed):
+def save(path, episode_reward, running_reward, algorithm, env_id, preset, seed):
     """Draw the chapter's running curve over the faint episode rewards, 1000 x 600 pixels.
 
     Needs no display, and the same data give the same bytes.
@@ -30,7 +30,7 @@ def save(path, episode_reward, running_reward, algorithm, env_id, seed):
         path: the png file, see `path()`; an older picture is replaced.
         episode_reward: sum of the rewards of each episode, of one or more.
         running_reward: as many values, 0.9 * the last one + 0.1 * the episode's.
-        algorithm, env_id, seed: for the title.
+        algorithm, env_id, preset, seed: for the title; the chapter's preset is not named.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,7 +45,8 @@ def save(path, episode_reward, running_reward, algorithm, env_id, seed):
         axes.legend(["each episode", "running: 0.9 × last + 0.1 × episode"])
         axes.set_xlim(0, len(number) + 1)
         axes.set_ylim(*_y_range(episode_reward, running_reward))
-        axes.set_title(f"{algorithm} on {env_id}, seed {seed}", pad=12)
+        constants = "" if preset == "chapter" else f", preset {preset}"
+        axes.set_title(f"{algorithm} on {env_id}{constants}, seed {seed}", pad=12)
         axes.set_xlabel("Episode")
         axes.set_ylabel("Reward")
         axes.xaxis.get_major_locator().set_params(integer=True)
