@@ -20,7 +20,7 @@ from common import arguments, constants, defaults  # noqa: E402
 
 SCRIPTS = ["ddpg.py", "td3.py", "sac.py"]
 LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]+)\)")
-PLACE = re.compile(r"`([\w/]+\.py)(?:: ([\w.]+))?`")  # the label of a link into the code
+PLACE = re.compile(r"\[`([\w/]+\.py)(?:: ([\w.]+))?`\]\(([^)\s]+)\)")  # a link into the code
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$|<!--.*?-->", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:\.\d+)*")  # a minus, but not the hyphen of 0-9
@@ -128,12 +128,6 @@ def names_of(node):
     return []
 
 
-def lines_of(file, node):
-    if isinstance(node, ast.Module):
-        return source_of(file).splitlines()
-    return source_of(file).splitlines()[node.lineno - 1 : node.end_lineno]
-
-
 def one_line(text):
     return " ".join(text.split())
 
@@ -157,26 +151,25 @@ def flags():
 # Every page
 
 
-def anchors_of(page, file):
-    """The anchors, in their order, of the file that a link of a page names, "" being the page."""
-    path = (ROOT / page.name).parent / file if file else ROOT / page.name
-    return page_at(path.resolve()).anchors if path.suffix == ".md" and path.is_file() else []
+def target_of(page, address):
+    """What a link leads to: (path, its anchors in their order, the anchor named)."""
+    file, _, place = address.partition("#")
+    path = ((ROOT / page.name).parent / file).resolve() if file else ROOT / page.name
+    return path, page_at(path).anchors if path.is_file() and path.suffix == ".md" else [], place
 
 
 def check_links(page):
     for match in LINK.finditer(page.prose):
         label, address = match.groups()
-        file, _, place = address.partition("#")
         if "://" in address:
             continue
-        path = (ROOT / page.name).parent / file
-        anchors = anchors_of(page, file)
-        if file and not path.exists():
+        path, anchors, place = target_of(page, address)
+        if not path.exists():
             page.say(match.start(), f"the link {address} leads nowhere: mend or delete it")
         elif place and place not in anchors:
             near = difflib.get_close_matches(place, anchors, n=1)
             hint = f": write #{near[0]}" if near else ""
-            page.say(match.start(), f"{file or 'this page'} has no heading #{place}{hint}")
+            page.say(match.start(), f"{path.name} has no heading #{place}{hint}")
         if re.fullmatch(r"E\d+", label) and place != label.lower():
             page.say(match.start(), f"{label} leads to #{place}: write #{label.lower()}")
 
@@ -207,11 +200,10 @@ def check_names(page):
 
 def contents(page, text):
     """(what, item) of all in a text that does not depend on the language."""
-    for label, address in LINK.findall(text):
-        file, _, place = address.partition("#")
-        anchors = anchors_of(page, file)
+    for _, address in LINK.findall(text):
+        _, anchors, place = target_of(page, address)
         heading = f", heading {anchors.index(place) + 1}" if place in anchors else ""
-        yield "link", file.replace(".zh-CN", "") + heading
+        yield "link", address.partition("#")[0].replace(".zh-CN", "") + heading
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     for what, pattern in ("number", NUMBER), ("code", CODE), ("row of a table", ROW):
         for match in pattern.finditer(text):
@@ -260,7 +252,7 @@ def check_places(page):
         last[key] = at
 
     for start, heading, header, cells in page.rows():
-        places = [place for cell in cells for place in places_in(cell)]
+        places = PLACE.findall(" ".join(cells))  # file, name or "", address
         column = next((i for i, title in enumerate(header) if title in STATEMENT), None)
         quoted = [] if column is None else [one_line(code) for code in CODE.findall(cells[column])]
         if quoted and len(places) != 1:
@@ -274,21 +266,17 @@ def check_places(page):
             elif not quoted:
                 in_order(getattr(node, "lineno", 0), name, heading, file)
             else:
-                lines = lines_of(file, node)
-                code = one_line("\n".join(lines))
+                source = source_of(file)
+                source = source if node is tree_of(file) else ast.get_source_segment(source, node)
+                code = one_line(source)
                 for statement in quoted:
                     if statement in code:
                         in_order(code.index(statement), f"`{statement}`", heading, file, name)
                     else:
-                        near = difflib.get_close_matches(statement, map(str.strip, lines), n=1)
+                        lines = map(str.strip, source.splitlines())
+                        near = difflib.get_close_matches(statement, lines, n=1)
                         hint = f" `{near[0]}`" if near else " what it is now"
                         page.say(start, f"{file}: {name} has no `{statement}`: write{hint}")
-
-
-def places_in(cell):
-    """(file, name or None, address) of each place that a cell links to."""
-    return [(*PLACE.fullmatch(label).groups(), address) for label, address in LINK.findall(cell)
-            if PLACE.fullmatch(label)]
 
 
 def check_constants(page):
