@@ -146,21 +146,20 @@ def draw(path, settings, every, title, optimum=None, styles=None):
         margin = 0.3 * np.ptp(late) or 1.0
         end.set_ylim(min(late) - margin, max(late) + margin)
         for axes, left in ((whole, 0), (end, 0.75 * last)):
-            if optimum is not None:
-                axes.axhline(optimum, color="0.3", linestyle="--", linewidth=1.5)
             axes.set_xlim(left, 1.01 * last)
             axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
             axes.locator_params("x", nbins=5)
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         if optimum is not None:
+            for axes in (whole, end):
+                axes.axhline(optimum, color="0.3", linestyle="--", linewidth=1.5)
             label = f"best possible: {optimum:.0f}".replace("-", "\N{MINUS SIGN}")
             whole.annotate(label, (1, optimum), (-4, 5), ("axes fraction", "data"),
                            "offset points", ha="right", color="0.3", fontsize=13)
-        figure.suptitle(f"{title}: IQM over seeds, {band_name(map(len, settings.values()))}",
-                        fontsize=19)
-        figure.supxlabel("environment steps", fontsize=16)
+        figure.suptitle(f"{title}: IQM over seeds, {band_name(map(len, settings.values()))}")
+        figure.supxlabel("environment steps")
         whole.set_ylabel("return of the greedy policy")
-        end.set_title("the last quarter", fontsize=16)
+        end.set_title("the last quarter, enlarged", fontsize=16)
         whole.legend(loc="best", framealpha=0.9)
         curve.save_figure(path, figure)

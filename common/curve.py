@@ -7,8 +7,8 @@ import numpy as np
 
 from common.files import plain_env_id, task_name, write_atomically
 
-_SIZES = {"axes.titlesize": 20, "axes.labelsize": 16, "legend.fontsize": 14,
-          "xtick.labelsize": 14, "ytick.labelsize": 14}  # legible on a slide
+_SIZES = {"axes.titlesize": 20, "axes.labelsize": 16, "legend.fontsize": 14, "figure.titlesize": 20,
+          "figure.labelsize": 16, "xtick.labelsize": 14, "ytick.labelsize": 14}  # for a slide
 
 
 def path(image_dir, algorithm, env_id, preset="chapter"):
@@ -82,7 +82,6 @@ def _y_range(episodes, running):
     """
     bottom, top = min([0.0, *running]), max([0.0, *running])
     height = (top - bottom) or 1.0
-    episodes = np.clip(episodes, bottom - height, top + height)
-    bottom, top = min([bottom, *episodes]), max([top, *episodes])
-    margin = 0.05 * (top - bottom) or 1.0
-    return bottom - margin, top + margin
+    shown = np.clip([bottom, top, *episodes], bottom - height, top + height)
+    margin = 0.05 * np.ptp(shown) or 1.0
+    return shown.min() - margin, shown.max() + margin

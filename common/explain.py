@@ -104,13 +104,13 @@ def _draw(figure, columns, start, gamma, one_scale):
                      f"discounted return: {discounted:.1f}")
         heights = _heat_map(lower, value, cmap="viridis", **scale)
         heights.set_cmap(heights.get_cmap().resampled(20))  # bands, like the lines of a map
-        _bar(figure, heights, lower, f"discounted sum of{unit}")
+        figure.colorbar(heights, ax=lower, pad=0.02, label=f"discounted sum of{unit}")
         upper.set_title(above, pad=10)
         lower.set_title(below, pad=10)
         lower.set_xlabel("angle (rad), 0 is upright")
     for axis in axes[:, 0]:
         axis.set_ylabel("speed (rad/s)")
-    _bar(figure, torque, axes[0], "torque (N m)")
+    figure.colorbar(torque, ax=axes[0], pad=0.02, label="torque (N m)")
     correlation = np.corrcoef(*map(np.ravel, values))[0, 1]
     _note(axes[1, 0], f"correlation with the best: {correlation:.2f}")
     figure.supxlabel(
@@ -130,10 +130,6 @@ def _heat_map(axis, values, **options):
     axis.set_xticks(np.pi * np.array([-1, -0.5, 0, 0.5, 1]), ["−π", "−π/2", "0", "π/2", "π"])
     axis.set(xlim=(-np.pi, np.pi), ylim=(-8, 8))
     return image
-
-
-def _bar(figure, image, axes, label):
-    figure.colorbar(image, ax=axes, pad=0.02).set_label(label, fontsize=15)
 
 
 def _note(axis, text):
