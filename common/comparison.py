@@ -157,7 +157,7 @@ def draw(path, settings, every, title, optimum=None, styles=None):
             label = f"best possible: {optimum:.0f}".replace("-", "\N{MINUS SIGN}")
             whole.annotate(label, (1, optimum), (-4, 5), ("axes fraction", "data"),
                            "offset points", ha="right", color="0.3", fontsize=13)
-        figure.suptitle(f"{title}: IQM over seeds, {band_name(map(len, settings.values()))}")
+        figure.suptitle(f"{title}: IQM and {band_name(map(len, settings.values()))} over seeds")
         figure.supxlabel("environment steps")
         whole.set_ylabel("return of the greedy policy")
         end.set_title("the last quarter, enlarged", fontsize=16)

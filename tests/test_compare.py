@@ -222,7 +222,7 @@ def test_curves_that_end_close_to_each_other_are_told_apart(optimum, tmp_path, m
     settings["short"] = [{"evaluations": [[0, [-1500.0]], [400, [-900.0]]]}]
     comparison.draw(tmp_path / "a.png", settings, 100, "Task", optimum)
     whole, end = drawn[0].axes
-    assert drawn[0].get_suptitle() == "Task: IQM over seeds, range"
+    assert drawn[0].get_suptitle() == "Task: IQM and range over seeds"
     assert whole.get_xlim()[0] == 0 and end.get_xlim()[0] == 750
     assert whole.get_ylim()[0] < -1500
     bottom, top = end.get_ylim()
