@@ -235,7 +235,7 @@ def report(settings, finished, args, given):
     texts = f"`{command(args, given)}`\n\n{table}", comparison.as_csv(rows)
     for file, text in zip(tables, texts):
         write_atomically(file, lambda opened, text=text: opened.write(text.encode()))
-    title = f"{env_id}, {' and '.join(presets)} constants: IQM over seeds, 95 % interval"
+    title = f"{env_id}, {' and '.join(presets)} constants"
     # An algorithm looks the same in every picture, unless something else is compared.
     styles = [ALGORITHMS.index(label.lower()) for label in measured if label.lower() in ALGORITHMS]
     best = optimum(env_id, VALIDATION_STARTS[: constants["EVALUATION_EPISODES"]])

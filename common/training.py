@@ -246,7 +246,7 @@ class Training:
                 kept = f"; the weights that were there are kept as {old}" if old else ""
                 lines.append(f"{collapsed}{kept}.")
         if done.episode_reward:
-            title = self.settings.algorithm, self.settings.env_id, self.settings.seed
+            title = *self.settings.task, self.settings.seed
             curve.save(self.image, done.episode_reward, self.all_episode_reward, *title)
             lines.append(f"Saved {self.image}")
         return lines

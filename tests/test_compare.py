@@ -153,15 +153,27 @@ def test_iqm_is_the_mean_of_the_middle_half():
 def test_the_interval_covers_the_true_iqm_as_often_as_it_says():
     generator = np.random.default_rng(1)
     values = generator.normal(3.0, 1.0, (10, 300))  # 300 experiments of 10 seeds
-    low, high = comparison.interval(values)
+    low, high = comparison.band(values)
     covered = np.mean((low < 3.0) & (high > 3.0))
     assert 0.85 < covered < 0.97  # the percentile bootstrap of ten is a little too sure
     assert low.shape == (300,)
 
 
-def test_one_seed_is_its_own_interval():
-    low, high = comparison.interval([[1.0, 2.0]])
-    np.testing.assert_array_equal([low, high], [[1.0, 2.0], [1.0, 2.0]])
+def test_below_five_seeds_the_band_is_their_range_and_called_so():
+    values = np.random.default_rng(0).normal(size=(5, 20))
+    for few in (1, 2, 4):
+        low, high = comparison.band(values[:few])
+        np.testing.assert_array_equal([low, high], [values[:few].min(0), values[:few].max(0)])
+        assert comparison.band_name([few]) == "range"
+    low, high = comparison.band(values)
+    assert (low > values.min(0)).any() and (high < values.max(0)).any()
+    assert comparison.band_name([5, 10]) == "95 % interval"
+    assert comparison.band_name([2, 5]) == "95 % interval or range"
+    row = {"setting": "TD3", "mean": 0, "IQM": 0, "low": 0, "high": 0, "worst_seed": 0, "area": 0,
+           "seconds": 0}
+    for seeds, name in ((4, "range"), (5, "95 % interval")):
+        head = comparison.as_markdown([{**row, "seeds": seeds}]).splitlines()[0]
+        assert head == f"| setting | seeds | mean | IQM | {name} | worst seed | area | seconds |"
 
 
 RESULTS = [
@@ -198,6 +210,34 @@ def test_picture(tmp_path):
     comparison.draw(path, {"TD3": RESULTS, "SAC": RESULTS[:1]}, 100, "title", optimum=-1.0)
     assert path.read_bytes() == first
     assert first.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("optimum", [None, -0.5])
+def test_curves_that_end_close_to_each_other_are_told_apart(optimum, tmp_path, monkeypatch):
+    def learns(returns):
+        return [{"evaluations": [[0, [-1500.0]], [700, [returns]], [1000, [returns]]]}] * 2
+
+    drawn = []
+    monkeypatch.setattr(comparison.curve, "save_figure", lambda path, figure: drawn.append(figure))
+    settings = {"TD3": learns(-2.0), "SAC": learns(-1.0), "short": learns(-1.0)}
+    settings["short"] = [{"evaluations": [[0, [-1500.0]], [400, [-900.0]]]}]
+    comparison.draw(tmp_path / "a.png", settings, 100, "Task", optimum)
+    whole, end = drawn[0].axes
+    assert drawn[0].get_suptitle() == "Task: IQM and range over seeds"
+    assert whole.get_xlim()[0] == 0 and end.get_xlim()[0] == 750
+    assert whole.get_ylim()[0] < -1500
+    bottom, top = end.get_ylim()
+    assert -3 < bottom < -2 and (optimum or -1) < top < 0
+    assert [line.get_label() for line in whole.lines[:3]] == ["TD3 (2 seeds)", "SAC (2 seeds)",
+                                                              "short (1 seed)"]
+
+
+def test_curves_that_end_together(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison.curve, "save_figure", lambda path, figure: drawn.append(figure))
+    results = [{"evaluations": [[0, [0.0]], [100, [1000.0]], [200, [1000.0]]]}] * 2
+    comparison.draw(tmp_path / "a.png", {"TD3": results}, 50, "Task")
+    assert drawn[0].axes[1].get_ylim() == (999, 1001)
 
 
 # ---- whole comparisons

@@ -251,7 +251,7 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
 def test_odd_names(tmp_path, name):
     folder = tmp_path / name
     path = weights.path(folder, "TD3", ENV)
-    rewards = ([-1.0], [-1.0], "TD3", ENV, 2)
+    rewards = ([-1.0], [-1.0], "TD3", ENV, "chapter", 2)
     actions = [
         lambda: files.check_writable(folder, "--model-dir"),
         lambda: weights.save(path, "TD3", ENV, make()),
