@@ -65,8 +65,8 @@ def refusal(call, *args):
 @pytest.mark.parametrize(
     ("folder", "env_id", "record", "expected"),
     [
-        ("image", "Pendulum-v1", "", Path("image/td3.gif")),
-        ("mine", "ALE/Pong-v5", "", Path("mine/td3_ALE-Pong-v5.gif")),
+        ("image", "Pendulum-v1", True, Path("image/td3.gif")),
+        ("mine", "ALE/Pong-v5", True, Path("mine/td3_ALE-Pong-v5.gif")),
         ("mine", "Pendulum-v1", "film.mp4", "film.mp4"),
         ("mine", "Pendulum-v1", None, None),
     ],
