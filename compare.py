@@ -1,11 +1,12 @@
 """Which algorithm is better, and is it luck? Many seeds of each, side by side.
 
-    python compare.py                                     all three, seeds 0 to 9, on Pendulum
-    python compare.py --algorithms td3 sac --seeds 0-4 --env LunarLanderContinuous-v3
+    python compare.py                                     all three on Pendulum
+    python compare.py --algorithms td3 sac --seeds 0-4 --preset paper
     python compare.py --algorithms td3 --gamma 0.9 0.99   a curve for each value
 
-Draws learning curves and writes a table. What is finished is kept: the same command goes on
-where it was stopped, and one with more seeds or algorithms trains only what is new.
+Draws learning curves and writes a table. What is finished is kept: the same
+command goes on where it was stopped, and one with more seeds or algorithms
+trains only what is new.
 """
 
 import argparse
@@ -17,8 +18,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common import output, pools, runs, signals
 from common.arguments import Command, Parser
 from common.errors import UserError
@@ -28,8 +27,8 @@ from common.provenance import provenance
 ALGORITHMS = ["ddpg", "td3", "sac"]
 MOST_SEEDS, MOST_WORKERS = 10_000, 1000
 # Of every run, unless the command says otherwise.
-USUAL = {"--env": "Pendulum-v1", "--preset": "chapter", "--steps": "20000",
-         "--evaluate-every": "1000", "--evaluation-episodes": "20"}
+USUAL = {"--env": ["Pendulum-v1"], "--preset": ["chapter"], "--steps": ["20000"],
+         "--evaluate-every": ["1000"], "--evaluation-episodes": ["20"]}
 # What the scripts take and a comparison does not -> why.
 NOT_HERE = {
     "--episodes": "comparisons count steps, use --steps",
@@ -38,13 +37,16 @@ NOT_HERE = {
 }
 
 
+def _must_be(what, word):
+    return argparse.ArgumentTypeError(f"must be {what}, got {word!r:.40}")
+
+
 def _seeds(word):
     """The seeds that a word such as 7 or 0-9 means."""
     found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if not first <= last < 2**32:
-        raise argparse.ArgumentTypeError("must be whole numbers or upward ranges such as 0-9, in "
-                                         f"[0, {2**32 - 1}], got {word!r:.40}")
+        raise _must_be(f"whole numbers or upward ranges such as 0-9, in [0, {2**32 - 1}]", word)
     if last - first >= MOST_SEEDS:
         raise argparse.ArgumentTypeError(f"{word} has more than {MOST_SEEDS} seeds in it")
     return range(first, last + 1)
@@ -53,16 +55,14 @@ def _seeds(word):
 def _workers(word):
     """A number of runs at a time."""
     if not re.fullmatch(r"\d{1,9}", word) or not 1 <= int(word) <= MOST_WORKERS:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number in [1, {MOST_WORKERS}], got {word!r:.40}")
+        raise _must_be(f"a whole number in [1, {MOST_WORKERS}]", word)
     return int(word)
 
 
 def _name(word):
     """Part of a file's name, on Linux, macOS and Windows."""
     if not re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]+', word) or len(os.fsencode(word)) > 200:
-        raise argparse.ArgumentTypeError(
-            f"must be a name for files, not a path and not long, got {word!r:.40}")
+        raise _must_be("a name for files, not a path and not long", word)
     return word
 
 
@@ -73,21 +73,21 @@ def parse(argv):
         usage="%(prog)s [flags] [flags of the scripts, each with one value or several]",
         description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Each flag of the scripts may have several values (--gamma 0.9 0.99): a curve each."
-        " Unless given: " + " ".join(f"{flag} {value}" for flag, value in USUAL.items()),
+        epilog="Each flag of the scripts may have several values, and then each has a curve."
+        "\nUnless given:\n  " + "\n  ".join(f"{flag} {value}" for flag, (value,) in USUAL.items()),
     )
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", default=ALGORITHMS,
-                        choices=ALGORITHMS, help="of ddpg, td3, sac (default: all)")
+                        choices=ALGORITHMS, help="any of ddpg, td3, sac (default: all)")
     parser.add_argument("--seeds", nargs="+", type=_seeds, default=[range(10)], metavar="N",
-                        help="such as 0-9 or 1 2 5 (default: 0-9)")
+                        help="seeds of the runs, such as 0-9 or 1 2 5 (default: 0-9)")
     parser.add_argument("--workers", type=_workers, metavar="N",
                         default=min(os.cpu_count() or 1, MOST_WORKERS),
-                        help="runs at a time (default: one for each core)")
+                        help="runs at a time, in [1, 1000] (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
-                        help="run on the Ray cluster there (default: one on this machine); "
-                        "the module of an --env module:ID must be installed on each node")
+                        help="run on the Ray cluster there (without ADDRESS: one on this "
+                        "machine); the module of an --env module:ID must be installed on each node")
     parser.add_argument("--name", type=_name,
-                        help="of the results (default: the environment and what varies)")
+                        help="of the results' files (default: the environment and what varies)")
     parser.add_argument("--runs-dir", default="runs/compare", metavar="DIR",
                         help="folder of the runs (default: runs/compare)")
     parser.add_argument("--image-dir", default="image", metavar="DIR",
@@ -132,8 +132,7 @@ def settings_of(args, given):
             raise UserError(f"{flag} {'needs a' if takes_value[flag] else 'takes no'} value")
     if len(given.get("--env", [])) > 1:
         raise UserError("--env takes one environment: compare on another with another command")
-    flags = {**{flag: [value] for flag, value in USUAL.items()}, **given}
-    settings, left_out = [], False
+    flags, settings, left_out = USUAL | given, [], False
     for name, script in scripts.items():
         code = provenance(runs.ROOT / name, flags["--env"][0])
         usable = {f: v or [None] for f, v in flags.items() if f in script.flags or f == "--preset"}
@@ -174,36 +173,30 @@ def train(todo, args, finished, total):
 
     finished: dict from run to result, to which theirs are added.
     """
-    steps, failed = dict.fromkeys(todo, 0), []
+    steps, failed, waits = dict.fromkeys(todo, 0), [], False
     pool = pools.local(args.workers) if args.ray is None else pools.on_ray(args.ray or None)
-    with pool as (at_a_time, execute), contextlib.closing(
+    display = output.bar(total=sum(run.steps for run in todo), unit=" steps", unit_scale=True)
+    with pool as (at_a_time, execute), display as bar, contextlib.closing(
         pools.execute_all(todo, args.runs_dir, at_a_time, execute)
-    ) as events, tqdm(
-        total=sum(run.steps for run in todo), unit=" steps", unit_scale=True, disable=None,
-        file=sys.stdout, dynamic_ncols=True,
-    ) as bar:
+    ) as events:
         for run, what, value in events:
-            line = ""
-            if what == "held":
-                line = f"Another comparison is working on {value} of these runs; waiting for them."
+            if what == "held" and not waits:
+                waits = True
+                print("Another comparison is working on some of these runs; waiting for them.")
             elif what == "retry":
-                line = f"{run}: {value}; tried once more"
+                print(f"{run}: {value}; tried once more")
             elif what == "failed":
-                line = f"{run} failed: {value}"
-                failed.append(line)
+                failed.append(f"{run} failed: {value}")
+                print(failed[-1])
             elif what == "result":
                 finished[run] = value
                 done = f"{len(finished)} of {total}"
                 bar.set_postfix_str(f"{done} runs")
                 mean = sum(value["test_returns"]) / len(value["test_returns"])
-                line = f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})"
+                print(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
             if what in ("steps", "failed", "result"):
-                before = steps[run]
                 steps[run] = min(value, run.steps) if what == "steps" else run.steps
-                bar.update(steps[run] - before)
-            if line:
-                with tqdm.external_write_mode(file=sys.stdout):
-                    print(line, flush=True)
+                bar.update(sum(steps.values()) - bar.n)
     return failed
 
 
@@ -242,7 +235,7 @@ def report(settings, finished, args, given):
     texts = f"`{command(args, given)}`\n\n{table}", comparison.as_csv(rows)
     for file, text in zip(tables, texts):
         write_atomically(file, lambda opened, text=text: opened.write(text.encode()))
-    title = f"{env_id}, {' and '.join(presets)} constants: IQM over seeds, 95 % interval"
+    title = f"{env_id}, {' and '.join(presets)} constants"
     # An algorithm looks the same in every picture, unless something else is compared.
     styles = [ALGORITHMS.index(label.lower()) for label in measured if label.lower() in ALGORITHMS]
     best = optimum(env_id, VALIDATION_STARTS[: constants["EVALUATION_EPISODES"]])
@@ -265,14 +258,14 @@ def main(argv):
             finished |= {run: result} if result else {}
         except UserError as error:
             print(f"compare.py: {error}: this run is made anew", file=sys.stderr)
-    print(f"Runs: {len(everything)}, finished already: {len(finished)}", flush=True)
+    print(f"Runs: {len(everything)}, finished already: {len(finished)}")
     todo = [run for run in everything if run not in finished]
     if todo:
         check_writable(args.runs_dir, "--runs-dir")
         stale = runs.of_other_code(todo, args.runs_dir)
         if stale:
             print(f"{stale} of the others have finished with other code or packages; these results "
-                  f"stay in {args.runs_dir} and are not used.", flush=True)
+                  f"stay in {args.runs_dir} and are not used.")
         failed = train(todo, args, finished, len(everything))
     report(settings, {run: finished[run] for run in everything if run in finished}, args, given)
     for line in failed:

@@ -9,33 +9,33 @@ Algorithm 6.26 of the chapter; Lillicrap et al., 2016, arXiv:1509.02971.
 from common import arguments
 
 ALG_NAME = "DDPG"
-ENV_ID = "Pendulum-v1"  # environment: an id of Gym or Gymnasium, or module:ID
-RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
-RENDER = False  # show training in a window
+ENV_ID = "Pendulum-v1"  # environment to learn: an id of Gym or Gymnasium, or module:ID
+RANDOM_SEED = 2  # seed of everything random, in [0, 4294967295]
+RENDER = False  # show the training in a window
 
 TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
-TEST_EPISODES = 10  # episodes of testing, in [1, inf)
+TEST_EPISODES = 10  # episodes that --test plays, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
 
 LR_A = 1e-3  # learning rate of the actor, in (0, inf)
 LR_C = 2e-3  # learning rate of the critic, in (0, inf)
 GAMMA = 0.9  # discount factor, in [0, 1]
-TAU = 0.01  # share of the networks in a soft update of their targets, in (0, 1]
-MEMORY_CAPACITY = 10000  # transitions kept; learning starts once they are there, in [1, 1e9]
-BATCH_SIZE = 32  # transitions in an update, in [1, 1e6]
+TAU = 0.01  # weight of the networks in a soft update of their targets, in (0, 1]
+MEMORY_CAPACITY = 10000  # transitions that the memory holds, in [1, 1e9]
+BATCH_SIZE = 32  # transitions in the batch of an update, in [1, 1e6]
 HIDDEN_DIM = 64  # units in each hidden layer, in [1, 4096]
 UPDATE_ITR = 1  # updates after each step, in [1, inf)
-NOISE = "gaussian"  # exploration noise (ou: Ornstein-Uhlenbeck), in {gaussian, ou}
+NOISE = "gaussian"  # kind of exploration noise (ou: Ornstein-Uhlenbeck), in {gaussian, ou}
 VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, inf)
 OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
-VAR_DECAY = 0.9995  # factor of that deviation at each update, in (0, 1]
+VAR_DECAY = 0.9995  # factor of the exploration noise's deviation at each update, in (0, 1]
 
 # Ours; with these values, as the chapter has it:
-EXPLORE_STEPS = 0  # before this step, from 0, actions are uniformly random, in [0, inf)
-LEARN_AFTER = 0  # transitions stored before learning starts (0: a full memory), in [0, inf)
+EXPLORE_STEPS = 0  # steps at the start with uniformly random actions, in [0, inf)
+LEARN_AFTER = 0  # learning starts with more transitions than this (0: a full memory), in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
-WEIGHT_INIT = "normal"  # N(0, 0.3), or uniform as in the papers, in {normal, fan_in}
+WEIGHT_INIT = "normal"  # first weights, N(0, 0.3) or as the papers', in {normal, fan_in}
 
 args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
 globals().update(args.constants)  # as flags and presets have them

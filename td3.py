@@ -9,35 +9,35 @@ Algorithm 6.27 of the chapter; Fujimoto, van Hoof and Meger, 2018, arXiv:1802.09
 from common import arguments
 
 ALG_NAME = "TD3"
-ENV_ID = "Pendulum-v1"  # environment: an id of Gym or Gymnasium, or module:ID
-RANDOM_SEED = 2  # fixes everything random, in [0, 4294967295]
-RENDER = False  # show training in a window
+ENV_ID = "Pendulum-v1"  # environment to learn: an id of Gym or Gymnasium, or module:ID
+RANDOM_SEED = 2  # seed of everything random, in [0, 4294967295]
+RENDER = False  # show the training in a window
 
 TRAIN_EPISODES = 100  # episodes of training, in [1, inf)
-TEST_EPISODES = 10  # episodes of testing, in [1, inf)
+TEST_EPISODES = 10  # episodes that --test plays, in [1, inf)
 MAX_STEPS = 200  # steps after which an episode is cut, in [1, inf)
-BATCH_SIZE = 64  # transitions in an update, in [1, 1e6]
-EXPLORE_STEPS = 500  # up to and with this step, from 0, actions are uniformly random, in [0, inf)
+BATCH_SIZE = 64  # transitions in the batch of an update, in [1, 1e6]
+EXPLORE_STEPS = 500  # steps at the start, and one more, with uniformly random actions, in [0, inf)
 
 HIDDEN_DIM = 64  # units in each hidden layer, in [1, 4096]
 Q_LR = 3e-4  # learning rate of the Q networks, in (0, inf)
 POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
 GAMMA = 0.9  # discount factor, in [0, 1]
-SOFT_TAU = 1e-2  # share of the network in a soft update of its target, in (0, 1]
-POLICY_TARGET_UPDATE_INTERVAL = 3  # Q updates for each policy update, in [1, inf)
-POLICY_LOSS = "q1"  # Q value that the policy climbs, in {q1, min}
+SOFT_TAU = 1e-2  # weight of the networks in a soft update of their targets, in (0, 1]
+POLICY_TARGET_UPDATE_INTERVAL = 3  # updates of the Qs for one of policy and targets, in [1, inf)
+POLICY_LOSS = "q1"  # Q that the policy maximises (min: the smaller of two), in {q1, min}
 EXPLORE_NOISE_SCALE = 1.0  # standard deviation of the exploration noise, in [0, inf)
-EVAL_NOISE_SCALE = 0.5  # the same of target policy smoothing, in [0, inf)
-REWARD_SCALE = 1.0  # factor of the (standardised) rewards, in (0, inf)
-REPLAY_BUFFER_SIZE = 500_000  # transitions kept, in [1, 1e9]
+EVAL_NOISE_SCALE = 0.5  # standard deviation of target policy smoothing's noise, in [0, inf)
+REWARD_SCALE = 1.0  # factor of the rewards, standardised or not, in (0, inf)
+REPLAY_BUFFER_SIZE = 500_000  # transitions that the replay buffer holds, in [1, 1e9]
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
 
 # Ours; with these values, as the chapter has it:
-STANDARDISE_REWARDS = True  # rewards minus their batch's mean, over its standard deviation
-CLIP_ACTIONS = False  # no noise carries an action beyond the range (errata E10)
-LEARN_AFTER = 0  # transitions stored before learning starts, if a batch is fewer, in [0, inf)
+STANDARDISE_REWARDS = True  # standardise the rewards of a batch: mean 0, standard deviation 1
+CLIP_ACTIONS = False  # clip noisy actions to the environment's range (errata E10)
+LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
 EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
-WEIGHT_INIT = "small"  # uniform weights, up to 0.003 or the papers' fan-in, in {small, fan_in}
+WEIGHT_INIT = "small"  # first weights, up to 0.003 or as the papers', in {small, fan_in}
 
 args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
 globals().update(args.constants)  # as flags and presets have them

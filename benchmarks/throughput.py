@@ -1,7 +1,7 @@
 """Training speed beside Stable-Baselines3 (PyTorch) and SBX (JAX), in one run.
 
     pip install -r requirements-bench.txt
-    python benchmarks/throughput.py            tables, benchmarks/throughput.json, pictures
+    python benchmarks/throughput.py            tables, benchmarks/throughput.json, a picture
     python benchmarks/throughput.py --quick    the same in a minute or two, less exact
     python benchmarks/throughput.py --quick --before ../old    this code and another checkout's
 
@@ -25,9 +25,11 @@ import time
 from datetime import date
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from common import curve
+
+ROOT = Path(__file__).parent.parent
 ALGORITHMS = ["ddpg", "td3", "sac"]
 SIZES = {
     "chapter": {
@@ -50,8 +52,6 @@ LABELS = {"ours": "this project", "plain": "with a plain tf.function",
           "floor": "updates alone, in one XLA call"}
 COLORS = {"ours": "#1f77b4", "plain": "#6fa8d6", "eager": "#aec7e8", "SB3": "#ff7f0e",
           "SBX": "#2ca02c", "floor": "#bbbbbb"}
-SCALING = {"width": 256, "batch": 256, "updates": 1, "delay": 2, "layers": 3}  # of TD3
-SCALING_OVER = {"batch": [32, 64, 128, 256, 512, 1024], "width": [32, 64, 128, 256, 512]}
 WARM_UP = 1100  # steps before learning, so that batches are drawn from something
 
 
@@ -136,12 +136,6 @@ class Ours:
     def run(self, n):
         start = time.perf_counter()
         self._steps(n)
-        return time.perf_counter() - start
-
-    def updates_alone(self, n):
-        start = time.perf_counter()
-        for _ in range(n):
-            self.update()
         return time.perf_counter() - start
 
     def parts(self, n=500):
@@ -238,21 +232,9 @@ class Baselines:
         self.model.learn(n, reset_num_timesteps=False)
         return time.perf_counter() - start
 
-    def updates_alone(self, n):
-        start = time.perf_counter()
-        for _ in range(n):
-            self.model.train(gradient_steps=1, batch_size=self.model.batch_size)
-        # SBX returns before JAX is through; whoever reads a weight waits for it.
-        state = getattr(self.model.policy, "qf_state", None)
-        if state is not None:
-            import jax
-
-            jax.block_until_ready(state.params)
-        return time.perf_counter() - start
-
 
 def worker(contestant, algorithm, size, started):
-    """Obey the parent: it asks for `steps N`, `updates N`, `parts` of a step, peak `memory`."""
+    """Obey the parent: it asks for `steps N`, `parts` of a step, peak `memory`."""
     timeline, last = {}, started
 
     def clock(what):
@@ -284,7 +266,7 @@ def worker(contestant, algorithm, size, started):
             kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             answer(kilobytes / (1024 if sys.platform != "darwin" else 1024**2))
         else:
-            answer((player.updates_alone if question == "updates" else player.run)(int(number)))
+            answer(player.run(int(number)))
 
 
 class Process:
@@ -334,31 +316,6 @@ def measure(algorithm, size, contestants, rounds, share, before=None):
     return result
 
 
-def scaling(rounds):
-    """Milliseconds per update at each batch size and each width: dict for the JSON file."""
-    result = {}
-    for what, values in SCALING_OVER.items():
-        result[what] = {}
-        for value in values:
-            size = {**SCALING, what: value}
-            workers = {n: Process(n, "td3", size) for n in ("ours", "SB3", "SBX")}
-            times = {name: [] for name in workers}
-            # as many updates as take a moment: a wide one costs a hundred times a narrow one
-            count = max(4, int(5e7 / (size["batch"] * (size["width"] + 32) ** 2)))
-            count = min(count + count % 2, 300)
-            for turn in range(rounds + 1):  # the first only warms up
-                for name, process in workers.items():
-                    taken = process.ask(f"updates {count}") / count * 1e3
-                    if turn:
-                        times[name].append(taken)
-            for process in workers.values():
-                process.end()
-            result[what][value] = {n: statistics.median(t) for n, t in times.items()}
-            print(what, value, {n: round(t, 3) for n, t in result[what][value].items()},
-                  flush=True)
-    return result
-
-
 def table(title, results):
     """Markdown of one set of sizes: medians, and ratios to this project."""
     names = list(next(iter(results.values()))["median"])
@@ -394,55 +351,28 @@ def details(results):
     return "\n".join(lines)
 
 
-def new_figure(height, panels=1):
-    """A figure that needs no display, and its axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, panels, sharey=True)
-
-
-def scaling_picture(path, results, machine):
-    """Time per update against the batch size and the width; both axes logarithmic."""
-    figure, panels = new_figure(4, len(results))
-    for axes, (what, points) in zip(panels, results.items()):
-        for name in ("SB3", "SBX", "ours"):
-            axes.plot(list(points), [point[name] for point in points.values()], "o-",
-                      label=LABELS[name], color=COLORS[name])
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(list(points), [str(value) for value in points])
-        fixed = "width" if what == "batch" else "batch"
-        axes.set_xlabel(f"{what} ({fixed} {SCALING[fixed]})")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("milliseconds per update of TD3")
-    panels[0].legend(frameon=False)
-    figure.suptitle(machine, fontsize=9)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-
-
 def picture(path, results, machine):
     """Bars of steps per second, one group for each algorithm; logarithmic."""
-    figure, axes = new_figure(4.8)
     names = [n for n in ("eager", "plain", "SB3", "SBX", "ours", "floor")
              if n in next(iter(results.values()))["median"]]
-    for k, name in enumerate(names):
-        places = [i + (k - (len(names) - 1) / 2) * 0.14 for i in range(len(results))]
-        speeds = [1e3 / result["median"][name] for result in results.values()]
-        bars = axes.bar(places, speeds, 0.13, label=LABELS[name], color=COLORS[name])
-        axes.bar_label(bars, [f"{s:,.0f}" for s in speeds], fontsize=7, padding=1)
-    axes.set_xticks(range(len(results)), [a.upper() for a in results])
-    axes.set_yscale("log")
-    axes.set_ylabel("environment steps per second")
-    axes.set_title(f"Training on Pendulum at the chapter's sizes\n{machine}", fontsize=10)
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(names), fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    width = 0.86 / len(names)
+    with curve.new_figure(12, 6.5) as figure:
+        axes = figure.add_subplot()
+        for k, name in enumerate(names):
+            places = [i + (k - (len(names) - 1) / 2) * width for i in range(len(results))]
+            speeds = [1e3 / result["median"][name] for result in results.values()]
+            bars = axes.bar(places, speeds, 0.93 * width, label=LABELS[name], color=COLORS[name])
+            axes.bar_label(bars, [f"{s:,.0f}" for s in speeds], fontsize=13, padding=1)
+        axes.set_xticks(range(len(results)), [a.upper() for a in results])
+        axes.set_yscale("log")
+        axes.set_ylabel("environment steps per second")
+        title = f"Training on Pendulum at the chapter's sizes\n{machine}"
+        axes.set_title(title, fontsize=17, pad=18)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        curve.save_figure(path, figure)
 
 
 def main():
@@ -479,11 +409,6 @@ def main():
     print(details(report["chapter"]))
     if args.before:
         return
-    if not args.quick:
-        print("\nTime per update of TD3, ms", flush=True)
-        report["scaling of TD3, ms per update"] = scaling(rounds)
-        scaling_picture(Path(args.picture).with_name("scaling.png"),
-                        report["scaling of TD3, ms per update"], machine)
     Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
     picture(args.picture, report["chapter"], machine)
 

@@ -14,81 +14,61 @@ import math
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 from common import constants, defaults, output, quiet, signals
-from common.constants import on_one_line
-from common.errors import UserError
+from common.constants import NO_BREAK, Constant
+from common.errors import UserError, one_line
 from common.files import present_id
 
-# What is no constant: flag -> (value when it is not given, metavar of an optional value and
-# what stands for it when it is left out, help).
-_RUN = {
-    "--train": (False, None, "train, save the weights and the reward curve"),
-    "--test": (False, None, "play with the saved weights, after training if both"),
-    "--preset": ("chapter", ("NAME",), "values for the constants, which single flags override: "),
-    "--resume": (False, None, "with --train: go on where a training was stopped or killed"),
-    "--tensorboard": (None, ("DIR", "runs"), "with --train: write curves for TensorBoard "
-                      "(folder: runs)"),
-    "--record": (None, ("FILE", ""), "with --test: film the first episode, no display needed "
-                 "(.gif or .mp4; default: a .gif in the folder of the curves)"),
-    "--explain": (False, None, "with --test: draw what was learned of Pendulum, beside the best"),
-    "--eager": (False, None, "run updates uncompiled: slow, but breakpoints work"),
-    "--verbose": (False, None, "show the packages' logs, and tracebacks"),
-}
+# What a run does: flags that are no constants of it, and which of them need another.
+_RUN = [
+    Constant("TRAIN", False, "train, then save the weights and the reward curve"),
+    Constant("TEST", False, "play with the saved weights; with --train, after it"),
+    Constant("RESUME", False, "with --train: go on where a training was stopped or killed"),
+    Constant("EXPLAIN", False, "with --test: draw what was learned of Pendulum beside the best"),
+    Constant("EAGER", False, "run the updates uncompiled: slow, but breakpoints work"),
+    Constant("VERBOSE", False, "show the packages' logs, and tracebacks"),
+    Constant("RECORD", None, "with --test: film the first episode as .gif or .mp4, no display "
+             "needed (without FILE: a .gif beside the curves)", ("FILE", True)),
+    Constant("TENSORBOARD", None, "with --train: write curves for TensorBoard (without DIR: "
+             "into runs)", ("DIR", "runs")),
+]
 _NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test"}
-_NO_BREAK = "\N{NO-BREAK SPACE}"
+GROUPS = {  # of --help and of the READMEs, where a script has such a flag
+    "run": "train test env seed preset resume render explain eager verbose",
+    "training": "episodes steps max-steps batch-size update-itr learn-after memory-capacity "
+                "replay-buffer-size",
+    "updates": "lr-a lr-c q-lr soft-q-lr policy-lr alpha-lr gamma tau soft-tau eval-noise-scale "
+               "policy-target-update-interval policy-loss auto-entropy reward-scale "
+               "standardise-rewards",
+    "networks": "hidden-dim weight-init",
+    "exploration": "explore-steps explore-hold explore-noise-scale noise var var-decay ou-theta "
+                   "clip-actions unit-actions",
+    "evaluation": "test-episodes evaluate-every evaluation-episodes keep",
+    "files": "model-dir image-dir checkpoint-every record tensorboard",
+}
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(SimpleNamespace):
     """What the command line decided, for good.
 
     Attributes:
         script: Path of the script.
         algorithm: its ALG_NAME.
-        preset: name.
         constants: read-only dict of the script's constants with a flag, by name.
         everything: the same with ALG_NAME and the constants of every run (common/defaults.py).
         train, test, resume, explain, eager, verbose: bool.
+        record: None, a file, or True for the usual one.
         tensorboard: None or a folder.
-        record: None, a file, or "" for the usual one.
+        env_id, preset, seed: as the flags --env, --preset and --seed.
+        task: (algorithm, env_id, preset), which names the files of a run.
         and each constant of every run in small letters: train_steps, model_dir, ...
     """
 
-    script: Path
-    algorithm: str
-    constants: MappingProxyType
-    everything: MappingProxyType
-    train: bool
-    test: bool
-    preset: str
-    resume: bool
-    tensorboard: str | None
-    record: str | None
-    explain: bool
-    eager: bool
-    verbose: bool
-
-    def __getattr__(self, name):
-        if name.isupper() or name.startswith("_") or name.upper() not in vars(defaults):
-            raise AttributeError(f"Settings have no {name}")
-        return self.everything[name.upper()]
-
-    @property
-    def env_id(self):
-        return self.constants["ENV_ID"]
-
-    @property
-    def seed(self):
-        return self.constants["RANDOM_SEED"]
-
-    @property
-    def task(self):
-        """Algorithm, environment and preset: what names the files of a run."""
-        return self.algorithm, self.env_id, self.preset
+    def __setattr__(self, name, value):
+        raise AttributeError(f"Settings are decided for good: {name} stays as it is")
 
 
 def parse(script, name):
@@ -121,12 +101,13 @@ def parse(script, name):
         quiet.prepare(verbose=False, imported=True)
         return Command(script).settings()
     output.prepare()
+    output.errors_on_one_line(Path(script).name, "--verbose" in sys.argv)  # --help's, too
     try:
-        command = Command(script)
-        settings = command.read(sys.argv[1:])
+        settings = Command(script).read(sys.argv[1:])
     except UserError as error:
-        Parser().exit(2, f"{error}\n")
-    output.errors_on_one_line(command.name, settings.verbose)
+        with contextlib.suppress(OSError):  # nobody hears it; the status says it, too
+            print(error, file=sys.stderr)
+        sys.exit(2)
     signals.install()
     quiet.prepare(settings.verbose)
     return settings
@@ -140,6 +121,7 @@ class Command:
 
     Attributes:
         name: of the script, "td3.py".
+        algorithm: its ALG_NAME.
         flags: dict from the flags made of constants to whether they take a value.
 
     Raises:
@@ -149,27 +131,46 @@ class Command:
     def __init__(self, script):
         self.script = Path(script).absolute()
         self.name = self.script.name
-        of_all = constants.read(defaults.__file__)[2]
-        taken = [*_RUN, "--help", *(flag for constant in of_all for flag in constant.flags)]
-        self._title, self.algorithm, own = constants.read(script, taken)
-        self._own = [constant.name for constant in own]
-        self._constants = own + of_all
-        self._by_name = {constant.name: constant for constant in self._constants}
+        title, self.algorithm, self._own = constants.read(script)
+        self._of_all = constants.read(defaults.__file__)[2]
         self.flags = {flag: constant.kind is not bool
-                      for constant in self._constants for flag in constant.flags}
+                      for constant in self._own + self._of_all for flag in constant.flags}
+        self._presets = {"chapter": {}} | defaults.PRESETS.get(self.algorithm, {})
+        self._run = [*_RUN, Constant("PRESET", "chapter", "set of values for the constants, which "
+                                     f"single flags override, in {{{', '.join(self._presets)}}}")]
+        # The flags' column leaves room for the words; a longer flag has a line of its own.
+        width = min(shutil.get_terminal_size().columns - 1, 100)
+        self._parser = Parser(
+            prog=self.name, usage="%(prog)s [--train] [--test] [flags]", description=title,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, 2, 28, width),
+            allow_abbrev=False, exit_on_error=False,
+        )
+        groups = {title: self._parser.add_argument_group(title) for title in [*GROUPS, "others"]}
+        places = {"--" + name: title for title, names in GROUPS.items() for name in names.split()}
+        self._constants = sorted(self._run + self._of_all + self._own,
+                                 key=lambda one: [*places, one.flag].index(one.flag))
+        for constant in self._constants:
+            try:
+                group = groups[places.get(constant.flag, "others")]
+                group.add_argument(constant.flag, **constant.options())
+            except argparse.ArgumentError:
+                raise UserError(
+                    f"{self.name}, line {constant.line}: {constant.name} would be "
+                    f"{constant.flag}, which there is already: choose another name") from None
 
     def settings(self, given=None, **run):
         """The Settings with these values of constants, by default as the script has them."""
-        values = {name: constant.value for name, constant in self._by_name.items()}
-        values |= given or {}
+        values = {constant.name: constant.value for constant in self._constants} | (given or {})
+        values |= {name.upper(): value for name, value in run.items()}
         values["ENV_ID"] = present_id(values["ENV_ID"])
-        run = {flag[2:]: default for flag, (default, _, _) in _RUN.items()} | run
+        own, of_all, of_run = ({constant.name: values[constant.name] for constant in constants}
+                               for constants in (self._own, self._of_all, self._run))
         return Settings(
-            script=self.script,
-            algorithm=self.algorithm,
-            constants=MappingProxyType({name: values[name] for name in self._own}),
-            everything=MappingProxyType({"ALG_NAME": self.algorithm} | values),
-            **run,
+            script=self.script, algorithm=self.algorithm, constants=MappingProxyType(own),
+            everything=MappingProxyType({"ALG_NAME": self.algorithm} | own | of_all),
+            env_id=values["ENV_ID"], seed=values.get("RANDOM_SEED"),
+            task=(self.algorithm, values["ENV_ID"], values["PRESET"]),
+            **{name.lower(): value for name, value in (of_run | of_all).items()},
         )
 
     def read(self, argv):
@@ -179,86 +180,49 @@ class Command:
             UserError: it names what is wrong; the message begins with the script's name.
             SystemExit: after --help.
         """
-        parser = self._parser()
-        args, unknown = parser.parse_known_args(_words(argv, parser))
-        if unknown:
-            parser.error(self._did_you_mean(unknown[0]))
-        args, values = vars(args), {}
         try:
-            values |= self._preset(args["preset"])
-            for constant in self._constants:
-                given = args.pop(constant.name, None)  # None: the flag was not used
-                if given is not None:
-                    values[constant.name] = constant.checked(given, constant.flag, typed=True)
-            if not (args["train"] or args["test"]):
-                parser.print_usage(sys.stderr)
-                raise UserError(
-                    f"--train or --test is needed, or both; {self.name} --help lists all flags"
-                )
-            settings = self.settings(values, **args)
+            args, unknown = self._parser.parse_known_args(_words(argv))
+            if unknown:
+                raise UserError(self._did_you_mean(unknown[0]))
+            given = vars(args)
+            settings = self.settings(self._preset(given.get("PRESET", "chapter")) | given)
             _check_together(settings)
-        except UserError as error:
-            raise UserError(f"{self.name}: {error}") from None
+        except (UserError, argparse.ArgumentError) as error:
+            raise UserError(f"{self.name}: {_in_our_words(str(error))}") from None
         return settings
 
     def _preset(self, preset):
         """The values of a preset, checked."""
-        presets = {"chapter": {}} | defaults.PRESETS.get(self.algorithm, {})
-        if preset not in presets:
-            raise UserError(f"--preset must be {' or '.join(presets)}, got {on_one_line(preset)}")
-        for name, value in presets[preset].items():
+        constants = {constant.name: constant for constant in self._own + self._of_all}
+        for name, value in self._presets[preset].items():
             where = f"the preset {preset} of {self.algorithm} in {defaults.__file__}"
-            if name not in self._by_name:
+            if name not in constants:
                 raise UserError(f"{where} has {name}, which is no constant of {self.name}")
-            self._by_name[name].checked(value, f"{where}: {name}")
-        return presets[preset]
-
-    def _parser(self):
-        # The flags' column leaves room for the words; a longer flag has a line of its own.
-        width = min(shutil.get_terminal_size().columns - 1, 100)
-        parser = _Raising(
-            prog=self.name,
-            usage="%(prog)s [--train] [--test] [flags]",
-            description=self._title,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, 2, 28, width),
-            allow_abbrev=False,
-            add_help=False,
-        )
-        group = parser.add_argument_group("run")
-        for flag, (default, value, text) in _RUN.items():
-            if value is None:
-                options = {"action": "store_true"}
-            elif len(value) == 1:
-                options = {"metavar": value[0]}
-                presets = ["chapter", *defaults.PRESETS.get(self.algorithm, {})]
-                text += f"{', '.join(presets)} (default: {default})"
-            else:
-                options = {"metavar": value[0], "nargs": "?", "const": value[1]}
-            group.add_argument(flag, default=default, help=text, **options)
-        group.add_argument("-h", "--help", action="help", help="show this and exit")
-        group = parser.add_argument_group("constants")
-        for constant in self._constants:
-            _add_to(group, constant)
-        return parser
+            constants[name].check(value, f"{where}: {name}")
+        return self._presets[preset]
 
     def _did_you_mean(self, word):
         """What to say of a word that is no flag."""
         typed = word.partition("=")[0]
         name = typed.lstrip("-").replace("_", "-").lower()
-        flags = [*_RUN, "--help", *(constant.flag for constant in self._constants)]
-        # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
-        meant = {c.name.lower().replace("_", "-"): c.flag for c in self._constants}
-        begun = [flag for flag in flags if name and flag.startswith(f"--{name}")]
-        near = [meant[name]] if name in meant else begun
-        # Compared without the dashes, which would make any two flags look alike.
-        near = near or difflib.get_close_matches(name, [f[2:] for f in flags], n=1, cutoff=0.7)
-        hint = f"did you mean --{near[0].lstrip('-')}? " if near else ""
-        what = "flag" if typed.startswith("-") else "argument"
-        return f"unknown {what} {on_one_line(typed)}; {hint}{self.name} --help lists all flags"
+        flags = {"help": "--help"}
+        for constant in self._constants:
+            flags |= {flag[2:]: flag for flag in constant.flags}
+            # TRAIN_EPISODES, --train-episodes and --train_episodes all mean --episodes.
+            flags.setdefault(constant.name.lower().replace("_", "-"), constant.flag)
+        near = [flag for flag in flags if name and flag.startswith(name)]
+        near = near or difflib.get_close_matches(name, flags, n=1, cutoff=0.7)
+        hint = f"did you mean {flags[near[0]]}? " if near else ""
+        what = f"unknown {'flag' if typed.startswith('-') else 'argument'}"
+        shown = one_line(typed, 80) or repr(typed)
+        return f"{what} {shown}; {hint}{self.name} --help lists all flags"
 
 
 def _check_together(settings):
     """Raise UserError if flags do not fit each other, or what is installed."""
+    if not (settings.train or settings.test):
+        raise UserError(f"--train or --test is needed, or both; {settings.script.name} --help "
+                        "lists all flags")
     for flag, needed in _NEEDS.items():
         if getattr(settings, flag) not in (None, False) and not getattr(settings, needed):
             raise UserError(f"--{flag} needs --{needed}")
@@ -274,7 +238,7 @@ def _check_together(settings):
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package: pip install tensorboard")
     # Imported late: they take NumPy, for which --help need not wait.
-    if settings.record:
+    if settings.record not in (None, True):
         from common import film
 
         film.check(settings.record)
@@ -285,66 +249,28 @@ def _check_together(settings):
             raise UserError("--explain needs --env Pendulum-v1: it draws over angle and speed")
 
 
-def _add_to(group, constant):
-    """Add a constant's flag to a group of a parser; unused, it leaves nothing in the result."""
-    default = {"False": "off", "True": "on"}.get(constant.written, constant.written)
-    text = constant.comment.removesuffix(constant.limits)
-    text += constant.limits.replace(" ", _NO_BREAK) + " "
-    text += f"(default: {default})".replace(" ", _NO_BREAK)
-    options = {"dest": constant.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-    if constant.kind is bool:
-        both = len(constant.flags) == 2
-        options["action"] = argparse.BooleanOptionalAction if both else "store_true"
-    else:  # ENV_ID takes an ID, MODEL_DIR a DIR, NOISE a NOISE
-        metavars = {int: "N", float: "X", str: constant.name.split("_")[-1]}
-        options["metavar"] = metavars[constant.kind]
-    group.add_argument(constant.flag, **options)
-
-
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, where argparse says "argument" and more."""
 
     def error(self, message):
-        message = message.removeprefix("argument ")
-        message = message.replace(": expected one argument", " needs a value")
-        message = re.sub(": ignored explicit argument .*", " takes no value", message, flags=re.S)
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {_in_our_words(message)}\n")
 
     def print_help(self, file=None):
-        try:
-            print(self.format_help(), end="", file=file, flush=True)
-        except OSError as error:
-            self.exit(1, f"{self.prog}: {output.lost(error) or error}\n")
-
-    def _print_message(self, message, file=None):
-        with contextlib.suppress(OSError):  # nobody hears it; the status says it, too
-            super()._print_message(message, file)
-
-    def format_help(self):
-        return super().format_help().replace(_NO_BREAK, " ")
+        print(self.format_help().replace(NO_BREAK, " "), end="", flush=True)
 
 
-class _Raising(Parser):
-    """Raises what is wrong: whoever reads a Command decides what becomes of it."""
-
-    def exit(self, status=0, message=None):
-        if status == 2:
-            raise UserError(message.rstrip("\n"))
-        super().exit(status, message)
+def _in_our_words(message):
+    message = message.removeprefix("argument ").replace(": must be", " must be")
+    message = message.replace(": expected one argument", " needs a value")
+    return re.sub(": ignored explicit argument .*", " takes no value", message, flags=re.DOTALL)
 
 
-def _words(argv, parser):
+def _words(argv):
     """The words, with `--flag -1e-3` as `--flag=-1e-3`: argparse takes such a number for a flag."""
     words = []
     for word in argv:
-        before = words[-1] if words else ""
-        if re.fullmatch("--[^=]+", before) and re.match(r"-(\.?\d|inf)|$", word):
+        if words and re.match(r"-(\.?\d|inf)", word) and re.fullmatch("--[^=]+", words[-1]):
             words[-1] += f"={word}"
         else:
             words.append(word)
-        if "\0" in word:
-            parser.error(f"{on_one_line(word)} has a NUL character in it")
-    for flag, (_, takes_value, _) in _RUN.items():
-        if takes_value and f"{flag}=" in words:
-            parser.error(f"{flag} must be a name, got ''")
     return words

@@ -1,5 +1,6 @@
 """TensorBoard's curves of one training."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -13,38 +14,31 @@ def log_name(settings):
     return f"{task}_seed{settings.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-class Board:
-    """A writer of summaries into folder/name, as a `with` block; without a folder, of nothing.
+@contextlib.contextmanager
+def board(folder, name):
+    """A block whose function write(step, measured) adds numbers, a dict by name, at a step.
+
+    They go into folder/name; where `folder` is None, nowhere.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    if folder is None:
+        yield lambda step, measured: None
+        return
+    import tensorflow as tf  # late: what serves the scripts need not import it
 
-    def __init__(self, folder, name):
-        self._writer = None
-        if folder is None:
-            return
-        import tensorflow as tf  # late: what serves the scripts need not import it
+    try:
+        writer = tf.summary.create_file_writer(str(Path(folder) / name))
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"--tensorboard {folder}: cannot be written ({error.message}); choose another folder"
+        ) from error
 
-        self._scalar = tf.summary.scalar
-        try:
-            self._writer = tf.summary.create_file_writer(str(Path(folder) / name))
-        except tf.errors.OpError as error:
-            raise UserError(
-                f"--tensorboard {folder}: cannot be written ({error.message}); "
-                "choose another folder"
-            ) from error
+    def write(step, measured):
+        with writer.as_default(step):
+            for name, value in measured.items():
+                tf.summary.scalar(name, value)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._writer is not None:
-            self._writer.close()
-
-    def write(self, step, measured):
-        """Add numbers, a dict from name to value, at a step of the environment."""
-        if self._writer is not None:
-            with self._writer.as_default(step):
-                for name, value in measured.items():
-                    self._scalar(name, value)
+    with contextlib.closing(writer):
+        yield write

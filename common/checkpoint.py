@@ -15,7 +15,7 @@ import numpy as np
 
 from common import npz, weights
 from common.errors import UserError, one_line
-from common.files import unused, write_atomically
+from common.files import unused
 from common.progress import Progress
 from common.provenance import changed
 
@@ -48,8 +48,7 @@ def save(path, agent, env, constants, progress, provenance):
     arrays = {}
     header = {"format": FORMAT, "constants": dict(constants), "provenance": provenance,
               "progress": progress.as_dict(), "state": _packed(state_of(agent, env), "", arrays)}
-    text = np.array(json.dumps(header))
-    write_atomically(path, lambda file: np.savez(file, header=text, **arrays))
+    npz.save(path, header, arrays)
 
 
 def restore(path, agent, env, constants, provenance):
@@ -63,13 +62,16 @@ def restore(path, agent, env, constants, provenance):
             constants; the message names them.
     """
     try:
-        with npz.opened(path, _ANEW) as archive:
-            header, progress = _header(archive, path)
+        with npz.opened(path, FORMAT, _ANEW) as (header, archive):
+            progress = Progress.from_dict(header["progress"])
             _refuse_other_constants(path, header["constants"], constants)
             differing = changed(header["provenance"], provenance)
-            saved = _state_in(archive, path, header["state"])
             before = copy.deepcopy(state_of(agent, env))
-            _check_like(saved, before, path)
+            saved = _unpacked(header["state"], "", before, archive)
+            arrays = {}
+            _packed(saved, "", arrays)
+            if len(archive.namelist()) > 1 + len(arrays):
+                raise ValueError("surplus entries")
             sizes = [env.observation_space.shape[0], env.action_space.shape[0]]
             for part in saved["agent"].values():
                 if isinstance(part, dict) and part.get("sizes") not in (None, sizes):
@@ -98,8 +100,8 @@ def restore(path, agent, env, constants, provenance):
 def progress_in(path):
     """The Progress of a saved training, or None where there is none that can be read."""
     try:
-        with npz.opened(path, _ANEW) as archive:
-            return _header(archive, path)[1]
+        with npz.opened(path, FORMAT, _ANEW) as (header, _):
+            return Progress.from_dict(header["progress"])
     except (UserError, FileNotFoundError):
         return None
 
@@ -186,60 +188,24 @@ def _packed(tree, place, arrays):
     return tree
 
 
-def _state_in(archive, path, packed):
-    """The tree of a file, its arrays read from there."""
-    # Stored, as by save(), entries cannot take more than the file has; nor should they, packed.
-    limit = os.stat(path).st_size
-    if sum(entry.file_size for entry in archive.infolist()) > limit:
-        raise ValueError("it takes more than there is of it")
-    unread = {entry.removesuffix(".npy") for entry in archive.namelist()} - {"header"}
-
-    def unpacked(tree):
-        if not isinstance(tree, dict):
-            return tree
-        if tree.keys() != {"array"}:
-            return {key: unpacked(value) for key, value in tree.items()}
-        unread.remove(tree["array"])
-        return npz.array(archive, tree["array"], limit)
-
-    tree = unpacked(packed)
-    if unread:
-        raise ValueError(f"surplus entries {sorted(unread)}")
-    return tree
-
-
-def _check_like(saved, present, path, place="state"):
-    """Raise a UserError where a saved tree cannot be what the present one has become."""
-    if isinstance(present, dict) and isinstance(saved, dict) and saved.keys() == present.keys():
-        for key in present:
-            _check_like(saved[key], present[key], path, f"{place}/{key}")
-        return
-    if isinstance(present, np.ndarray) and isinstance(saved, np.ndarray):
-        fits = saved.dtype == present.dtype and saved.ndim == present.ndim
-        fits = fits and np.isfinite(saved).all()
+def _unpacked(packed, place, present, archive):
+    """What _packed() was given; ValueError where the present tree could not have become that."""
+    if isinstance(present, dict) and isinstance(packed, dict) and packed.keys() == present.keys():
+        return {key: _unpacked(packed[key], f"{place}{key}/", value, archive)
+                for key, value in present.items()}
+    fits = type(packed) is type(present) and not isinstance(packed, dict)
+    if isinstance(present, np.ndarray) and packed == {"array": place[:-1]}:
+        packed = npz.array(archive, place[:-1])
+        fits = packed.dtype == present.dtype and packed.ndim == present.ndim
     elif type(present) is float:
-        fits = type(saved) in (int, float) and math.isfinite(saved)
+        fits = type(packed) in (int, float) and math.isfinite(packed)
+    elif type(present) is int:  # NumPy does not look where in its 624 words a twister is
+        fits = fits and 0 <= packed <= (624 if place.endswith("/pos/") else math.inf)
     elif present is None:  # not known yet, such as the sizes in a buffer
-        fits = isinstance(saved, (type(None), list))
-    else:
-        fits = type(saved) is type(present) and not isinstance(saved, dict)
-        if type(saved) is int:  # NumPy does not look where in its 624 words a twister is
-            fits = fits and 0 <= saved <= (624 if place.endswith("/pos") else math.inf)
+        fits = isinstance(packed, (type(None), list))
     if not fits:
-        raise UserError(f"{one_line(path)}: was written by another version of this script, or is "
-                        f"damaged ({one_line(place)}). {_ANEW}")
-
-
-def _header(archive, path):
-    """The header and its Progress; ValueError and the like say what is wrong."""
-    # Stored, it cannot be larger than the file; nor should it be, packed.
-    header = json.loads(npz.array(archive, "header", os.stat(path).st_size).item())
-    if header["format"] != FORMAT:
-        raise UserError(
-            f"{one_line(path)}: was written by another version of these scripts (format "
-            f"{one_line(header['format'])}, not {FORMAT}). {_ANEW}"
-        )
-    return header, Progress.from_dict(header["progress"])
+        raise ValueError(f"state/{place[:-1]}")
+    return packed
 
 
 def _refuse_other_constants(path, saved, constants):

@@ -7,8 +7,8 @@ import numpy as np
 
 from common.files import plain_env_id, task_name, write_atomically
 
-_SIZES = {"axes.titlesize": 20, "axes.labelsize": 16, "legend.fontsize": 14,
-          "xtick.labelsize": 14, "ytick.labelsize": 14}  # legible on a slide
+_SIZES = {"axes.titlesize": 20, "axes.labelsize": 16, "legend.fontsize": 14, "figure.titlesize": 20,
+          "figure.labelsize": 16, "xtick.labelsize": 14, "ytick.labelsize": 14}  # for a slide
 
 
 def path(image_dir, algorithm, env_id, preset="chapter"):
@@ -21,7 +21,7 @@ def path(image_dir, algorithm, env_id, preset="chapter"):
     return Path(image_dir) / f"{name}.png"
 
 
-def save(path, episode_reward, running_reward, algorithm, env_id, seed):
+def save(path, episode_reward, running_reward, algorithm, env_id, preset, seed):
     """Draw the chapter's running curve over the faint episode rewards, 1000 x 600 pixels.
 
     Needs no display, and the same data give the same bytes.
@@ -30,7 +30,7 @@ def save(path, episode_reward, running_reward, algorithm, env_id, seed):
         path: the png file, see `path()`; an older picture is replaced.
         episode_reward: sum of the rewards of each episode, of one or more.
         running_reward: as many values, 0.9 * the last one + 0.1 * the episode's.
-        algorithm, env_id, seed: for the title.
+        algorithm, env_id, preset, seed: for the title; the chapter's preset is not named.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,7 +45,8 @@ def save(path, episode_reward, running_reward, algorithm, env_id, seed):
         axes.legend(["each episode", "running: 0.9 × last + 0.1 × episode"])
         axes.set_xlim(0, len(number) + 1)
         axes.set_ylim(*_y_range(episode_reward, running_reward))
-        axes.set_title(f"{algorithm} on {env_id}, seed {seed}", pad=12)
+        constants = "" if preset == "chapter" else f", preset {preset}"
+        axes.set_title(f"{algorithm} on {env_id}{constants}, seed {seed}", pad=12)
         axes.set_xlabel("Episode")
         axes.set_ylabel("Reward")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -81,7 +82,6 @@ def _y_range(episodes, running):
     """
     bottom, top = min([0.0, *running]), max([0.0, *running])
     height = (top - bottom) or 1.0
-    episodes = np.clip(episodes, bottom - height, top + height)
-    bottom, top = min([bottom, *episodes]), max([top, *episodes])
-    margin = 0.05 * (top - bottom) or 1.0
-    return bottom - margin, top + margin
+    shown = np.clip([bottom, top, *episodes], bottom - height, top + height)
+    margin = 0.05 * np.ptp(shown) or 1.0
+    return shown.min() - margin, shown.max() + margin

@@ -3,14 +3,14 @@
 They are flags, as the constants of a script are (common/constants.py).
 """
 
-TRAIN_STEPS = 0  # steps of training, whatever the episodes (0: episodes count), in [0, inf)
-UNIT_ACTIONS = False  # the agent's actions are in [-1, 1], whatever the environment's range
-CHECKPOINT_EVERY = 10  # episodes between savings of the training state, in [1, inf)
-EVALUATE_EVERY = 0  # steps between greedy evaluations (0: none), in [0, inf)
-EVALUATION_EPISODES = 10  # episodes of an evaluation, in [1, 1000]
-KEEP = "last"  # weights that are saved (best: of the best evaluation), in {last, best}
-MODEL_DIR = "model"  # folder of the weights
-IMAGE_DIR = "image"  # folder of the curves
+TRAIN_STEPS = 0  # steps of training, in place of --episodes (0: off), in [0, inf)
+UNIT_ACTIONS = False  # the agent acts in [-1, 1], which is stretched to the environment's range
+CHECKPOINT_EVERY = 10  # episodes between two savings of the whole training, in [1, inf)
+EVALUATE_EVERY = 0  # steps of training between two evaluations (0: off), in [0, inf)
+EVALUATION_EPISODES = 10  # greedy episodes in an evaluation, in [1, 1000]
+KEEP = "last"  # weights to save: the last, or those of the best evaluation, in {last, best}
+MODEL_DIR = "model"  # folder of the weights and the training's state
+IMAGE_DIR = "image"  # folder of curves, films and pictures
 
 # `--preset NAME` gives a script's constants, and those above, these values; single flags override.
 PRESETS = {"DDPG": {}, "TD3": {}, "SAC": {}}

@@ -22,7 +22,6 @@ _TIME_LIMIT = "TimeLimit.truncated"  # gym's own key
 _LARGEST = float(np.finfo(np.float32).max)
 # A float64 that becomes infinite in float32 is refused; NumPy's line on top of that is not needed.
 warnings.filterwarnings("ignore", "overflow encountered in cast", module=__name__)
-_BOOLS = (False, True)
 _say_once = functools.cache(output.say)
 
 
@@ -54,13 +53,13 @@ class Environment:
         unit_actions: the agent's actions are in [-1, 1] in each dimension; `step` scales them.
         """
         self.env_id = env_id
-        self.max_episode_steps = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-        draws = getattr(env, "render_mode", None) is not None
+        self.max_episode_steps = env.spec.max_episode_steps if env.spec else None
+        draws = env.render_mode is not None
         self._rebuild, self._film = rebuild if draws else None, film
         self._seed_at_reset = _reset_takes_seed(env)
         self._hold(env)
         self._reset_options = {}
-        self._limit = math.inf if self._seed_at_reset else self.max_episode_steps or math.inf
+        self._limit = self.max_episode_steps or math.inf
         self._steps = 0  # of this episode
         self._last = None  # its last state
         self.started = False
@@ -68,11 +67,10 @@ class Environment:
         self.observation_space, self._flatten = vector_space(observed, env_id)
         self.action_space = symmetric_space(box, env_id)
         self._state_dim = self.observation_space.shape[0]
-        self._low, self._high, self._shape, self._dtype = box.low, box.high, box.shape, box.dtype
-        if draws:
-            # gym 0.26 hands Pendulum's torque to pygame, which takes NumPy's float64 (a Python
-            # float) for a number and its float32 not; from NumPy 2 on it would stay float32.
-            self._dtype = np.dtype(np.float64)
+        self._low, self._high, self._shape = box.low, box.high, box.shape
+        # gym 0.26 hands Pendulum's torque to pygame, which takes NumPy's float64 (a Python
+        # float) for a number and its float32 not; from NumPy 2 on it would stay float32.
+        self._dtype = np.dtype(np.float64) if draws else box.dtype
         centre = ((box.low.astype(np.float64) + box.high) / 2).astype(box.dtype)
         self._centre = centre if centre.any() else None
         self._scale = None
@@ -82,13 +80,13 @@ class Environment:
 
     def _hold(self, env):
         # gym's wrappers do not understand an environment for the old API.
-        self._env = env if self._seed_at_reset else getattr(env, "unwrapped", env)
+        self._env = env if self._seed_at_reset else env.unwrapped
         self._finalizer = weakref.finalize(self, _close, env, self.env_id)
 
     @property
     def unwrapped(self):
         """The environment itself, without its library's wrappers."""
-        return getattr(self._env, "unwrapped", self._env)
+        return self._env.unwrapped
 
     def seed(self, seed):
         """Fix the environment's random numbers, once: later episodes go on from there."""
@@ -99,21 +97,19 @@ class Environment:
         else:
             _say_once(f"{self.env_id} takes no seed: its episodes will differ from run to run.")
 
-    def _generator(self):
-        generator = getattr(self.unwrapped, "np_random", None)
-        return generator if isinstance(generator, np.random.Generator) else None
+    def _bit_generator(self):
+        return getattr(getattr(self.unwrapped, "np_random", None), "bit_generator", None)
 
     def generator_state(self):
         """The state of the environment's random numbers as a dict for JSON; None if it has none."""
-        generator = self._generator()
-        return generator.bit_generator.state if generator is not None else None
+        return getattr(self._bit_generator(), "state", None)
 
     def restore_generator(self, state):
         """Go on with the random numbers of generator_state(), between two episodes."""
-        generator = self._generator()
+        generator = self._bit_generator()
         if state is not None and generator is not None:
             self._reset_options = {}
-            generator.bit_generator.state = state
+            generator.state = state
 
     @contextlib.contextmanager
     def lent(self):
@@ -135,13 +131,13 @@ class Environment:
         try:
             result = self._env.reset(**options)
         except BaseException as error:
-            self._without_window("reset", error)
+            self._without_window(error)
             self._reset_options = options
             return self.reset()
         pair = isinstance(result, tuple | list) and len(result) == 2
         if pair and isinstance(result[1], dict | None):
             result = result[0]  # before gym 0.26, it was all
-        self._last = self._state("reset", result)
+        self._last = self._state(result)
         self.started = True
         return self._last
 
@@ -162,30 +158,26 @@ class Environment:
             action = action + self._centre
         # np.clip takes longer on so few numbers. Not in place: the array is the agent's
         # on the way in, and the environment may keep it on the way out.
-        action = np.minimum(np.maximum(action, self._low), self._high)
+        self._action = action = np.minimum(np.maximum(action, self._low), self._high)
         self._steps += 1
-        self._action = action
         try:
             result = self._env.step(action)
         except BaseException as error:
-            self._without_window("step", error)
+            self._without_window(error)
             return self._last, 0.0, False, {_TIME_LIMIT: True}
         try:
-            old = len(result) == 4  # before gym 0.26, one bool meant both
-            parts = (*result[:3], None, *result[3:]) if old else result
-            observation, reward, terminal, truncated, info = parts
+            observation, reward, *ends, info = result
             info = dict(info or ())
-            if old:
-                truncated = bool(terminal) and info.get(_TIME_LIMIT, False)
-            if terminal not in _BOOLS or truncated not in _BOOLS:
+            old = len(ends) == 1  # before gym 0.26, one bool meant both
+            terminal, truncated = (*ends, ends[0] and info.get(_TIME_LIMIT, False)) if old else ends
+            if terminal not in (False, True) or truncated not in (False, True):
                 raise TypeError("no bools")
-            done = bool(terminal and not (old and truncated))  # no bool_, for `done is True`
-            info[_TIME_LIMIT] = not done and (bool(truncated) or self._steps >= self._limit)
         except (TypeError, ValueError) as error:
             due = "no observation, reward, terminated, truncated (two bools) and info (a dict)"
-            raise self._error("step", f"returned {one_line(result)}, {due}") from error
-        state = self._state("step", observation)
-        reward = self._number(reward)
+            raise self._error(f"returned {one_line(result)}, {due}") from error
+        done = bool(terminal and not (old and truncated))  # no bool_, for `done is True`
+        info[_TIME_LIMIT] = not done and (bool(truncated) or self._steps >= self._limit)
+        state, reward = self._state(observation), self._number(reward)
         self._last = state
         signals.check()
         return state, reward, done, info
@@ -217,55 +209,50 @@ class Environment:
         finally:
             self._finalizer()
 
-    def _error(self, call, what, step="correct that or take another --env"):
-        at = f", at step {self._steps}" if call == "step" else ""
-        if call == "step" and not np.isfinite(self._action).all():
-            what = f"was given the action {one_line(self._action)}"
+    def _error(self, what, step="correct that or take another --env"):
+        call = f"step() {what}, at step {self._steps}" if self._steps else f"reset() {what}"
+        if self._steps and not np.isfinite(self._action).all():
+            call = f"step() was given the action {one_line(self._action)}, at step {self._steps}"
             step = "the policy is no longer finite: try smaller learning rates"
-        return UserError(f"--env {self.env_id}: its {call}() {what}{at}; {step}")
+        return UserError(f"--env {self.env_id}: its {call}; {step}")
 
-    def _state(self, call, observation):
+    def _state(self, observation):
         """An observation as a state: a copy, for some environments write into the same array."""
         try:
-            flat = self._flatten(observation) if self._flatten else observation
-            flat = np.asarray(flat)
+            flat = np.asarray(self._flatten(observation) if self._flatten else observation)
             if flat.dtype.kind not in "fiub":  # None would become NaN, a text a number
                 raise TypeError("no numbers")
-            state = flat.astype(np.float32).reshape(-1)
+            state = flat.astype(np.float32).reshape(self._state_dim)
+            # Faster than NumPy's isfinite() on so few, and finite in Python's floats if each is.
+            if not math.isfinite(sum(state.tolist())):
+                raise ValueError("not finite")
         except Exception as error:
-            what = f"returned the observation {one_line(observation)}, no numbers"
-            raise self._error(call, what) from error
-        if state.size != self._state_dim:
-            due = f"its observation_space says {self._state_dim}"
-            raise self._error(call, f"returned an observation of {state.size} numbers, {due}")
-        # Faster than NumPy's isfinite() on so few, and finite in Python's floats if each one is.
-        if not math.isfinite(sum(state.tolist())):
-            raise self._error(call, f"returned the observation {one_line(state)}, not finite")
+            due = f"not {self._state_dim} finite numbers ({one_line(error)})"
+            raise self._error(f"returned the observation {one_line(observation)}, {due}") from error
         return state
 
     def _number(self, reward):
         """A reward as a float."""
         try:
             # An array of one is a number, a text is none.
-            fast = isinstance(reward, float)
-            number = float(reward) if fast else 0.0 + np.asarray(reward).item()
+            number = float(reward) if isinstance(reward, float) else 0.0 + np.asarray(reward).item()
             if not -_LARGEST <= number <= _LARGEST:
                 raise OverflowError("not finite")
         except Exception as error:
             what = f"returned the reward {one_line(reward)}, no finite number in float32"
-            raise self._error("step", what) from error
+            raise self._error(what) from error
         return number
 
-    def _without_window(self, call, error):
-        """Go on without the window, which may be why `call` failed; raise what else it was."""
+    def _without_window(self, error):
+        """Go on without the window, which may be why a call failed; raise what else it was."""
         if is_ours(error):
             raise error
         rebuild, self._rebuild = self._rebuild, None
         if rebuild is None:
             step = "--verbose shows where"
-            if call == "reset" and "unexpected keyword argument" in str(error):
+            if not self._steps and "unexpected keyword argument" in str(error):
                 step = "write def reset(self, seed=None, options=None): super().reset(seed=seed)"
-            raise self._error(call, f"failed ({one_line(error)})", step) from error
+            raise self._error(f"failed ({one_line(error)})", step) from error
         say_no_window(error)
         state = self.generator_state()
         self._finalizer()
@@ -287,7 +274,7 @@ def is_ours(error):
 
 def _close(env, env_id):
     try:
-        getattr(env, "close", bool)()
+        env.close()
     except Exception as error:
         with contextlib.suppress(Exception):  # the output may be closed
             print(f"--env {env_id}: its close() failed ({one_line(error)}).", flush=True)

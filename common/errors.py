@@ -1,5 +1,7 @@
 """What is said to the person at the keyboard when something is wrong, always on one line."""
 
+import os
+
 
 class UserError(Exception):
     """Something the user can put right: a flag, a file, an environment.
@@ -9,17 +11,22 @@ class UserError(Exception):
     """
 
 
-def one_line(thing, limit=400):
+def one_line(thing, limit=400, kind=False):
     """A path, a value or what an error says, as part of one line that any terminal shows.
 
     Args:
         thing: anything; of an OSError, the system's words are taken.
         limit: how many characters are shown; longer ones lose their middle.
+        kind: True: of an error of others, its class is named and all it says follows.
     """
     text = str(thing)
     if isinstance(thing, BaseException):
-        words = getattr(thing, "strerror", None) or text or type(thing).__name__
-        text = " ".join(words.split())
+        name = type(thing).__name__
+        text = (text if kind else getattr(thing, "strerror", None) or text) or name
+        if kind and text != name and not isinstance(thing, UserError):
+            text = f"{name}: {text}"
+    if not isinstance(thing, str | os.PathLike):
+        text = " ".join(text.split())  # in a path, each character counts
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 4 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -15,18 +15,14 @@ def can_show(env_id):
     return plain_env_id(env_id) in ("Pendulum", "Pendulum-v0", "Pendulum-v1")
 
 
-def path(image_dir, algorithm, env_id, preset="chapter"):
-    """Where the picture goes: beside the curve, `image/td3_explained.png`."""
-    beside = curve.path(image_dir, algorithm, env_id, preset)
-    return beside.with_name(f"{beside.stem}_explained.png")
-
-
 def save(agent, settings):
-    """Draw policy and Q over angle and speed, learned and best; prints where the picture is.
+    """Draw policy and Q over angle and speed, learned and best, beside the curve's picture.
 
     Best are the policy and the value that dynamic programming gives for the agent's own
     discount factor, over the 200 steps of an episode. Over both policies goes the greedy
-    episode from the start state of the first test episode.
+    episode from the start state of the first test episode, with its returns: the undiscounted
+    one, which a test prints, and the discounted one, which both policies are to maximise.
+    Prints where the picture is.
 
     Args:
         agent: has greedy_actions(states) and q_values(states, actions).
@@ -35,8 +31,8 @@ def save(agent, settings):
     Raises:
         UserError: the file cannot be written.
     """
-    gamma = settings.constants["GAMMA"]
-    angles, speeds = np.broadcast_arrays(*pendulum.grid(N_ANGLES, N_SPEEDS))
+    gamma, name = settings.constants["GAMMA"], settings.algorithm
+    states = _states(*np.broadcast_arrays(*pendulum.grid(N_ANGLES, N_SPEEDS)))
     *_, following, best_value = pendulum.value_functions(
         N_ANGLES, N_SPEEDS, N_TORQUES, gamma=gamma
     )
@@ -49,27 +45,22 @@ def save(agent, settings):
     def best(angle, speed):
         return pendulum.greedy_torques(following, angle, speed, gamma)
 
-    states = _states(angles, speeds)
-    value = agent.q_values(states, agent.greedy_actions(states)).reshape(angles.shape)
+    value = agent.q_values(states, agent.greedy_actions(states)).reshape(best_value.shape)
     # Of standardised rewards, nobody knows the scale.
     standardised = getattr(agent, "standardise_rewards", False)
     if not standardised:
         value = value / settings.constants["REWARD_SCALE"]  # in the environment's, as the best
     soft = hasattr(agent, "log_alpha")  # Q counts the policy's entropy, too
-    name = settings.algorithm
-    titles = [
-        [f"{name}'s policy π", f"{name}'s {'soft ' * soft}Q(s, π(s))"],
-        [f"best policy for γ = {gamma:g}", f"best value for γ = {gamma:g}"],
+    unit = ("\nstandardised " if standardised else " ") + "rewards" + " + entropy" * soft
+    columns = [  # titles, policy, value, what it is a sum of
+        (f"{name}'s policy π", f"{name}'s {'soft ' * soft}Q(s, π(s))", learned, value, unit),
+        (f"best policy for γ = {gamma:g}", f"best value for γ = {gamma:g}", best, best_value,
+         " rewards"),
     ]
-    units = [f" {'standardised ' * standardised}rewards{' + entropy' * soft}", " rewards"]
-    if standardised:
-        units[0] = units[0].replace(" ", "\n", 1)  # a long label takes two lines
-    start = _start(settings)
-    episodes = [_episode(policy, *start) for policy in (learned, best)]
-    policies = [policy(angles, speeds) for policy in (learned, best)]
-    file = path(settings.image_dir, name, settings.env_id, settings.preset)
+    beside = curve.path(settings.image_dir, *settings.task)
+    file = beside.with_name(f"{beside.stem}_explained.png")
     with curve.new_figure(12, 10.5) as figure:
-        _draw(figure, policies, [value, best_value], episodes, titles, units, standardised)
+        _draw(figure, columns, _start(settings), gamma, one_scale=not standardised)
         curve.save_figure(file, figure)
     print(f"Saved {file}", flush=True)
 
@@ -89,38 +80,43 @@ def _start(settings):
 
 
 def _episode(policy, angle, speed):
-    """Angles, speeds (each 201) and return of an episode of the policy, a function of a state."""
-    states, total = [(angle, speed)], 0.0
+    """Angles, speeds (each 201) and rewards (200) of the policy, a function of a state."""
+    states, rewards = [(angle, speed)], []
     for _ in range(pendulum.HORIZON):
         angle, speed, reward = pendulum.step(angle, speed, policy(angle, speed))
         states.append((angle, speed))
-        total += reward
-    return *np.transpose(states), total
+        rewards.append(reward)
+    return *np.transpose(states), np.array(rewards)
 
 
-def _draw(figure, policies, values, episodes, titles, units, standardised):
+def _draw(figure, columns, start, gamma, one_scale):
     """Policies above, values below; the agent's on the left, the best on the right."""
-    common_scale = {} if standardised else {"vmin": np.min(values), "vmax": np.max(values)}
+    values = [value for *_, value, _ in columns]
+    scale = {"vmin": np.min(values), "vmax": np.max(values)} if one_scale else {}
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    for column in range(2):
-        upper, lower = axes[:, column]
-        *states, total = episodes[column]
-        torque = _heat_map(upper, policies[column], cmap="RdBu_r", vmin=-2, vmax=2)
+    angles, speeds = np.broadcast_arrays(*pendulum.grid(*values[0].shape))
+    for (upper, lower), (above, below, policy, value, unit) in zip(axes.T, columns):
+        torque = _heat_map(upper, policy(angles, speeds), cmap="RdBu_r", vmin=-2, vmax=2)
+        *states, rewards = _episode(policy, *start)
         _trace(upper, *states)
-        _note(upper, f"return of this episode: {total:.1f}")
-        value = _heat_map(lower, values[column], cmap="viridis", **common_scale)
-        value.set_cmap(value.get_cmap().resampled(20))  # bands, like the lines of a map
-        _bar(figure, value, lower, f"discounted sum of{units[column]}")
+        discounted = gamma ** np.arange(len(rewards)) @ rewards
+        _note(upper, f"undiscounted return: {rewards.sum():.1f}\n"
+                     f"discounted return: {discounted:.1f}")
+        heights = _heat_map(lower, value, cmap="viridis", **scale)
+        heights.set_cmap(heights.get_cmap().resampled(20))  # bands, like the lines of a map
+        figure.colorbar(heights, ax=lower, pad=0.02, label=f"discounted sum of{unit}")
+        upper.set_title(above, pad=10)
+        lower.set_title(below, pad=10)
         lower.set_xlabel("angle (rad), 0 is upright")
-        for axis, title in zip((upper, lower), titles[column]):
-            axis.set_title(title, pad=10)
-        axes[column, 0].set_ylabel("speed (rad/s)")
-    _bar(figure, torque, axes[0], "torque (N m)")
-    correlation = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
+    for axis in axes[:, 0]:
+        axis.set_ylabel("speed (rad/s)")
+    figure.colorbar(torque, ax=axes[0], pad=0.02, label="torque (N m)")
+    correlation = np.corrcoef(*map(np.ravel, values))[0, 1]
     _note(axes[1, 0], f"correlation with the best: {correlation:.2f}")
     figure.supxlabel(
-        "Best: dynamic programming, sum of $\\gamma^t r_t$ over the 200 steps of an episode.\n"
-        "Line: the greedy episode from the start of the first test episode (dot).",
+        "Line: the greedy episode from the start of the first test episode (dot), 200 steps.\n"
+        "Best: largest discounted return (the sum of $\\gamma^t r_t$), by dynamic programming; "
+        "undiscounted, others may be ahead.",
         fontsize=14,
     )
 
@@ -136,13 +132,10 @@ def _heat_map(axis, values, **options):
     return image
 
 
-def _bar(figure, image, axes, label):
-    figure.colorbar(image, ax=axes, pad=0.02).set_label(label, fontsize=15)
-
-
 def _note(axis, text):
     box = {"color": "white", "alpha": 0.85, "pad": 4}
-    axis.text(0.025, 0.03, text.replace("-", "−"), fontsize=15, transform=axis.transAxes, bbox=box)
+    axis.text(0.97, 0.965, text.replace("-", "−"), fontsize=15, transform=axis.transAxes, bbox=box,
+              ha="right", va="top")
 
 
 def _trace(axis, angles, speeds):

@@ -90,7 +90,8 @@ class InUse(UserError):
     """Another process, or another block of this one, holds the lock."""
 
 
-class Lock:
+@contextlib.contextmanager
+def locked(folder, flag="--model-dir", name="training.lock"):
     """A folder for one process alone, as a `with` block, which never waits.
 
     The lock ends with its process, however that ends; `training.lock` stays in the folder and
@@ -106,41 +107,34 @@ class Lock:
         InUse: the lock is held.
         UserError: the folder cannot be written.
     """
+    import filelock  # late: most that imports this module locks nothing
 
-    def __init__(self, folder, flag="--model-dir", name="training.lock"):
-        self._path, self._flag, self._lock = Path(folder) / name, flag, None
-        self._holder = self._path.with_name(f"{name}.txt")
-
-    def __enter__(self):
-        import filelock  # late: most that imports this module locks nothing
-
-        folder, lock = self._path.parent, filelock.FileLock(self._path, thread_local=False)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            who = "another process"
+    path, holder = Path(folder) / name, Path(folder) / f"{name}.txt"
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        who = "another process"
+        with contextlib.suppress(OSError):
+            who = one_line(holder.read_text("utf-8", "replace")) or who
+        next_step = f"Wait until it has ended, or give another {flag}."
+        raise InUse(f"{one_line(folder)}: is in use by {who}. {next_step}") from error
+    except (OSError, NotImplementedError) as error:
+        check_writable(folder, flag)
+        mind = "See to it that nothing else is trained there meanwhile."
+        print(f"{one_line(folder)}: cannot be locked ({one_line(error)}). {mind}", flush=True)
+    try:
+        if lock.is_locked:
+            since, command = time.strftime("%Y-%m-%d %H:%M:%S"), one_line(" ".join(sys.argv), 200)
+            who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
+            write_atomically(holder, lambda file: file.write(who.encode()))
+        yield
+    finally:
+        if lock.is_locked:
             with contextlib.suppress(OSError):
-                who = one_line(self._holder.read_text("utf-8", "replace")) or who
-            next_step = f"Wait until it has ended, or give another {self._flag}."
-            raise InUse(f"{one_line(folder)}: is in use by {who}. {next_step}") from error
-        except (OSError, NotImplementedError) as error:
-            check_writable(folder, self._flag)
-            mind = "See to it that nothing else is trained there meanwhile."
-            print(f"{one_line(folder)}: cannot be locked ({one_line(error)}). {mind}", flush=True)
-            return self
-        self._lock = lock
-        since, command = time.strftime("%Y-%m-%d %H:%M:%S"), one_line(" ".join(sys.argv), 200)
-        who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
-        write_atomically(self._holder, lambda file: file.write(who.encode()))
-        return self
-
-    def __exit__(self, *_):
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                self._holder.unlink()
-            self._lock.release()
-            self._lock = None
+                holder.unlink()
+            lock.release()
 
 
 @functools.cache

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common import curve
 from common.errors import UserError
 from common.files import write_atomically
 
 _GIF_SIDE = 250  # pixels, of the longer side, about: a picture is shrunk by a whole number
 _GIF_FPS = 15  # about, for the same reason
-
-
-def path(image_dir, algorithm, env_id, preset="chapter"):
-    """Where the film goes: beside the curve, and named as it is: `image/td3.gif`."""
-    return curve.path(image_dir, algorithm, env_id, preset).with_suffix(".gif")
 
 
 def check(path):

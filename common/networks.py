@@ -52,10 +52,10 @@ def refresh(model):
 
 
 def networks_of(agent):
-    """What a weight file holds: dict from attribute name to weights.
+    """What a weight file holds: dict from attribute name to a list of variables.
 
-    These are the agent's networks (each a list of variables) and its variables
-    (SAC's log_alpha), targets included, optimizers not.
+    These are the agent's networks and its single variables (SAC's log_alpha), targets
+    included, optimizers not.
     """
     networks = {}
     for name, value in vars(agent).items():
@@ -63,7 +63,7 @@ def networks_of(agent):
             refresh(value)
             networks[name] = value.all_weights
         elif isinstance(value, tf.Variable):
-            networks[name] = value
+            networks[name] = [value]
     return networks
 
 

@@ -54,6 +54,25 @@ def say(line):
         raise UserError(lost(error) or str(error)) from error
 
 
+@contextlib.contextmanager
+def bar(**options):
+    """A block's progress bar, one of tqdm's, if the output is a terminal; print() goes above it.
+
+    options: of tqdm().
+    """
+    from tqdm import tqdm  # late: --help need not wait
+
+    # Where the output is no terminal, disable=None shows nothing.
+    with tqdm(**options, disable=None, file=sys.stdout, dynamic_ncols=True) as shown:
+        above = contextlib.nullcontext()
+        if not shown.disable:
+            from tqdm.contrib import DummyTqdmFile  # late: it complains in a bare notebook
+
+            above = contextlib.redirect_stdout(DummyTqdmFile(sys.stdout))
+        with above:
+            yield shown
+
+
 def _discard(stream):
     """Point a stream's descriptor to where everything can be written."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:

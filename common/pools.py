@@ -4,27 +4,26 @@ Who works in a run's folder holds its lock, so several comparisons may share the
 """
 
 import contextlib
+import functools
 import os
 import queue
 import shutil
 import tempfile
 import threading
-import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 from common import files, runs, signals
-from common.errors import UserError
+from common.errors import UserError, one_line
 
-_AGAIN = 1.0  # seconds until it is asked again for runs that others are working on
+_AGAIN = 1.0  # seconds until it is asked again for a run that others are working on
 
 
 def execute_all(todo, runs_dir, workers, execute):
     """Execute runs; yields (run, what happened, value) as it happens, in the main thread.
 
-    ("steps", steps done), ("retry", why), ("failed", why), ("result", result) and, with None for
-    the run, ("held", how many): other comparisons are working on these, whose results, or else
-    whose turn, is waited for.
+    ("steps", steps done), ("retry", why), ("failed", why), ("result", result) and ("held", None):
+    another comparison is working on this one, whose result, or else whose turn, is waited for.
 
     Args:
         todo: list of Run.
@@ -32,81 +31,64 @@ def execute_all(todo, runs_dir, workers, execute):
         workers: how many at a time.
         execute: function of a run, its folder and progress(), see `local()`.
     """
-    events, ending, told = queue.SimpleQueue(), threading.Event(), False
-    unfinished, held, asked = set(todo), [], time.monotonic()
+    pool, events, ending = ThreadPoolExecutor(workers), queue.SimpleQueue(), threading.Event()
+
+    def tell(run, what, value=None):
+        if ending.is_set():
+            raise CancelledError
+        events.put((run, what, value))
 
     def work(run):
-        def tell(what, value):
-            if ending.is_set():
-                raise CancelledError
-            events.put((run, what, value))
+        try:
+            tell(run, "result", _turn(run, runs_dir, execute, functools.partial(tell, run)))
+        except files.InUse:
+            tell(run, "held")
+            if not ending.wait(_AGAIN):
+                pool.submit(work, run)  # after all others
+        except Exception as error:
+            tell(run, "failed", one_line(error, 1000, kind=True))
 
-        with contextlib.suppress(CancelledError):
-            try:
-                what, value = _turn(run, runs_dir, execute, tell)
-            except Exception as error:
-                what, value = "failed", runs.reason(error)[:1000]
-            tell(what, value)
-
-    signals.hold()  # or a run could be started, and nobody would end it
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for run in todo:
-            pool.submit(work, run)
-        while unfinished:
-            signals.check()
-            if held and time.monotonic() - asked > _AGAIN:
-                if not told and len(unfinished) - len(held) < workers:
-                    told = True
-                    yield None, "held", len(held)
-                asked, again, held = time.monotonic(), held, []
-                for run in again:
-                    pool.submit(work, run)
-            try:
-                run, what, value = events.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            if what == "held":
-                held.append(run)
-                continue
-            if what in ("result", "failed"):
-                unfinished.remove(run)
-            yield run, what, value
-    finally:  # all is done, or Ctrl-C
-        signals.hold_to_the_end()  # while they save their states
-        ending.set()
-        pool.shutdown(cancel_futures=True)
-        stopped = signals.release()
-        if stopped:
-            raise stopped
+    with signals.held() as to_the_end:  # or a run could be started, and nobody would end it
+        try:
+            for run in todo:
+                pool.submit(work, run)
+            unfinished = len(todo)
+            while unfinished:
+                signals.check()
+                try:
+                    event = events.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                unfinished -= event[1] in ("result", "failed")
+                yield event
+        finally:  # all is done, or Ctrl-C
+            to_the_end()  # while they save their states
+            ending.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def _turn(run, runs_dir, execute, tell):
-    """Give a run its turn, in a thread: ("result", it), or ("held", None) if others have it."""
-    folder = run.folder(runs_dir)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.Lock(folder, "--runs-dir", "run.lock"))
-            with files.Lock(run.state(folder).parent):
-                pass  # nor is a training of a killed comparison going on
-        except files.InUse:
-            return "held", None
-        measured = None
+    """Give a run its turn, in a thread: returns its result; files.InUse if others have it."""
+    folder, training = run.folder(runs_dir), run.state(run.folder(runs_dir)).parent
+    with files.locked(folder, "--runs-dir", "run.lock"):
+        with files.locked(training):
+            pass  # nor is a training of a killed comparison going on
         with contextlib.suppress(UserError):  # damaged
             measured = runs.result(run, runs_dir)
-        if measured:  # another comparison's
-            return "result", measured
+            if measured:  # another comparison's
+                return measured
+        execute = functools.partial(execute, run, folder, functools.partial(tell, "steps"))
         try:
-            measured = execute(run, folder, lambda steps: tell("steps", steps))
+            measured = execute()
         except (runs.Refused, CancelledError):
             raise
         except Exception as error:
-            tell("retry", runs.reason(error)[:1000])
-            measured = execute(run, folder, lambda steps: tell("steps", steps))
+            tell("retry", one_line(error, 1000, kind=True))
+            measured = execute()
         runs.keep(run, runs_dir, measured)
-        for state in run.state(folder).parent.glob("training*.npz"):
+        for state in training.glob("training*.npz"):
             state.unlink()  # large, and of no more use
-        return "result", measured
+        return measured
 
 
 @contextlib.contextmanager

@@ -4,7 +4,11 @@ import contextlib
 import dataclasses
 import json
 import math
+import types
+import typing
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from common.errors import UserError
 from common.files import write_atomically
@@ -27,14 +31,14 @@ class Progress:
         log_name: of its folder for TensorBoard.
     """
 
-    episode_reward: list = field(default_factory=list)
-    all_episode_reward: list = field(default_factory=list)
+    episode_reward: list[float] = field(default_factory=list)
+    all_episode_reward: list[float] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
     learned: bool = False
-    evaluations: list = field(default_factory=list)
-    best: list | None = None
-    test_returns: list | None = None
+    evaluations: list[tuple[int, list[float]]] = field(default_factory=list)
+    best: tuple[int, float] | None = None
+    test_returns: list[float] | None = None
     finished: bool = False
     log_name: str = ""
 
@@ -45,12 +49,27 @@ class Progress:
     def as_dict(self):
         return dataclasses.asdict(self)
 
+    def collapse(self):
+        """What to say if the running reward lost most of what it had gained, else ""."""
+        running = np.array(self.all_episode_reward)
+        if len(running) < 20:  # too few to tell from chance
+            return ""
+        best = 10 + int(running[10:].argmax())
+        gain, loss = running[best] - running[: best + 1].min(), running[best] - running[-1]
+        noise = np.std(self.episode_reward[best - 10 : best + 1])
+        if gain <= 2 * noise or loss <= gain / 2:
+            return ""
+        return (
+            f"The running reward collapsed, from {running[best]:.1f} at episode {best + 1} to "
+            f"{running[-1]:.1f} (try another --seed, smaller learning rates or --keep best)"
+        )
+
     @classmethod
     def from_dict(cls, entries):
         """The Progress of as_dict(), read from a file; ValueError if it cannot be one."""
-        odd = entries.keys() ^ {f.name for f in dataclasses.fields(cls)}
-        odd |= {name for name, check in _CHECKS.items() if name not in odd
-                and not check(entries[name])}
+        kinds = {each.name: each.type for each in dataclasses.fields(cls)}
+        odd = entries.keys() ^ kinds.keys()
+        odd |= {name for name in kinds.keys() - odd if not _is(entries[name], kinds[name])}
         if not odd and len(entries["episode_reward"]) != len(entries["all_episode_reward"]):
             odd = {"all_episode_reward"}
         if odd:
@@ -70,27 +89,22 @@ def note(state, progress):
         write_atomically(path(state), lambda file: file.write(text))
 
 
-def _number(value):
-    return type(value) in (int, float) and math.isfinite(value)
+def noted_steps(state):
+    """The steps done that note() has written; 0 where there is no note."""
+    with contextlib.suppress(FileNotFoundError):
+        return json.loads(path(state).read_bytes())["steps"]
+    return 0
 
 
-def _numbers(value):
-    return type(value) is list and all(map(_number, value))
-
-
-def _evaluation(value):
-    return type(value) is list and len(value) == 2 and type(value[0]) is int and _numbers(value[1])
-
-
-_CHECKS = {
-    "episode_reward": _numbers,
-    "all_episode_reward": _numbers,
-    "steps": lambda value: type(value) is int,
-    "seconds": _number,
-    "learned": lambda value: type(value) is bool,
-    "evaluations": lambda value: type(value) is list and all(map(_evaluation, value)),
-    "best": lambda value: value is None or (_numbers(value) and len(value) == 2),
-    "test_returns": lambda value: value is None or _numbers(value),
-    "finished": lambda value: type(value) is bool,
-    "log_name": lambda value: type(value) is str,
-}
+def _is(value, kind):
+    """Whether a value of a JSON file is of a kind: list[float], tuple[int, float] | None, ..."""
+    parts = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return any(_is(value, part) for part in parts)
+    if typing.get_origin(kind) is list:
+        return type(value) is list and all(_is(one, parts[0]) for one in value)
+    if typing.get_origin(kind) is tuple:  # JSON has only lists
+        return type(value) is list and len(value) == len(parts) and all(map(_is, value, parts))
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind

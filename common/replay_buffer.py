@@ -61,12 +61,11 @@ class ReplayBuffer:
         Raises:
             ValueError: one of them has another size than in the first transition.
         """
+        state_dim, action_dim = self.sizes or (np.size(state), np.size(action))
+        check_sizes(state_dim, action_dim, state, action, reward, next_state, done)
         if self.buffer is None:
-            sizes = np.size(state), np.size(action)
-            check_sizes(*sizes, state, action, reward, next_state, done)
-            self._make(*sizes)
+            self._make(state_dim, action_dim)
         a, b, c, d = self._ends
-        check_sizes(a, b - a, state, action, reward, next_state, done)
         row = self.buffer[self.position]
         row[:a] = state
         row[a:b] = action

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import checkpoint, progress, provenance
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import task_name, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +23,6 @@ POLL = 0.3  # seconds between looks at a run
 PATIENCE = 30.0  # seconds that a run has for saving its state, when it is told to end
 # These change nothing that is measured, but how long a run is; the seed has a folder of its own.
 _NO_PART = checkpoint.FREE - {"TRAIN_EPISODES", "TRAIN_STEPS"} | {"RANDOM_SEED"}
-_KEPT = ("evaluations", "test_returns", "episode_reward", "steps", "seconds")
 
 
 class Refused(UserError):
@@ -95,18 +94,16 @@ def result(run, runs_dir):
         measured = json.loads(path.read_text(encoding="utf-8"))
         if parts(measured["constants"]) != parts(run.constants):
             raise ValueError("it is of other constants")
-        if measured["evaluations"][-1][0] < run.steps or not all(measured[n] for n in _KEPT):
+        done = {name: value for name, value in measured.items() if name != "constants"}
+        done = progress.Progress.from_dict(done)
+        if done.evaluations[-1][0] < run.steps or not done.test_returns:
             raise ValueError("numbers are missing")
         return measured
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # another program's file can fail in many ways
-        raise UserError(f"{path} is damaged or not a result ({reason(error):.80})") from error
-
-
-def reason(error):
-    """What an exception says, on one line; an OSError's words keep the file's name."""
-    return " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error, 80, kind=True)
+        raise UserError(f"{path} is damaged or not a result ({why})") from error
 
 
 def keep(run, runs_dir, measured):
@@ -135,16 +132,15 @@ def execute(run, folder, threads, tell=lambda steps: None):
             the process, its state saved.
 
     Returns:
-        dict: constants, evaluations, test_returns, episode_reward, steps, seconds.
+        dict: constants, and what progress.Progress has: evaluations, test_returns, seconds, ...
 
     Raises:
         Refused: it ended without finishing, and said why, or its code has changed meanwhile.
         UserError: it was killed, or crashed.
     """
     state = run.state(folder)
-    count = progress.path(state)
-    count.parent.mkdir(parents=True, exist_ok=True)
-    count.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress.path(state).unlink(missing_ok=True)  # an earlier attempt's
     line = [sys.executable, ROOT / run.script, "--train", "--seed", str(run.seed), *run.flags,
             "--model-dir", folder / "model", "--image-dir", folder / "image"]
     line += ["--resume"] if checkpoint.progress_in(state) else []
@@ -162,7 +158,7 @@ def execute(run, folder, threads, tell=lambda steps: None):
             while process.poll() is None and not changed:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL)
-                steps = json.loads(count.read_bytes())["steps"] if count.exists() else 0
+                steps = progress.noted_steps(state)
                 if steps and changed is None:  # all is imported: were they the right modules?
                     here = provenance.provenance(ROOT / run.script, run.constants["ENV_ID"])
                     changed = provenance.changed(run.provenance, here)
@@ -176,7 +172,7 @@ def execute(run, folder, threads, tell=lambda steps: None):
         raise Refused(f"{changed} changed after the comparison began: give the command again")
     done = checkpoint.progress_in(state)
     if done and done.finished:
-        return {"constants": run.constants, **{name: getattr(done, name) for name in _KEPT}}
+        return {"constants": run.constants, **done.as_dict()}
     if said.startswith(f"{run.script}: "):
         raise Refused(said)
     status = process.returncode

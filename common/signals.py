@@ -5,9 +5,9 @@ and the next `check()` stops it: a file that is being written, an episode that i
 into the books, or the saving at the end is never cut in two.
 """
 
+import contextlib
 import math
 import signal
-import threading
 import time
 
 PATIENCE = 5.0  # seconds after which a second signal stops a training that reaches no check()
@@ -26,13 +26,11 @@ class _State:
 
 def install():
     """Handle the signals so, for the rest of the process; does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # Python allows it nowhere else
-    signal.signal(signal.SIGINT, _handle)
-    signal.signal(signal.SIGTERM, _handle)
-    hangup = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
-    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup ignores it
-        signal.signal(hangup, _handle)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last, a closed terminal, not on Windows
+        number = getattr(signal, name, None)
+        if number and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):  # nohup
+            with contextlib.suppress(ValueError):  # outside the main thread
+                signal.signal(number, _handle)
 
 
 def installed():
@@ -41,31 +39,34 @@ def installed():
 
 
 def _handle(number, frame):
-    if not _State.held:
+    hangs = _State.noted and time.monotonic() - _State.since > _State.patience
+    if hangs or not _State.held:
         raise Stopped(128 + number)
-    if _State.noted is None:
+    if not _State.noted:
         _State.noted, _State.since = number, time.monotonic()
-    elif time.monotonic() - _State.since > _State.patience:  # something hangs
-        raise Stopped(128 + number)
 
 
 def check():
     """Raise Stopped if a signal has been noted; to be called where a training may stop."""
-    if _State.noted is not None:
+    if _State.noted:
         raise Stopped(128 + _State.noted)
 
 
-def hold():
-    """From here on, signals are only noted."""
+@contextlib.contextmanager
+def held():
+    """A block in which signals are only noted; at its end, unless an error passes, it check()s.
+
+    Yields a function: once that is called, nothing stops the process before the end of the
+    block, however often it is told.
+    """
+
+    def to_the_end():
+        _State.patience = math.inf
+
     _State.held, _State.patience, _State.noted = True, PATIENCE, None
-
-
-def hold_to_the_end():
-    """From here on nothing stops the process before release(), however often it is told."""
-    _State.patience = math.inf
-
-
-def release():
-    """Signals end the script at once again. Returns Stopped if one was noted, else None."""
-    noted, _State.held, _State.noted = _State.noted, False, None
-    return None if noted is None else Stopped(128 + noted)
+    try:
+        yield to_the_end
+        _State.held = False  # before the check(), or a signal could come between
+        check()
+    finally:
+        _State.held, _State.noted = False, None

@@ -5,7 +5,11 @@ from functools import partial
 
 import numpy as np
 
+from common import errors
 from common.errors import UserError
+
+# What an environment's error or value says, on one line that is not endless.
+one_line = partial(errors.one_line, limit=300, kind=True)
 
 
 def vector_space(space, env_id):
@@ -54,11 +58,3 @@ def _library_of(space):
 def _unsuitable(env_id, what, space, why):
     step = "choose one with vectors and bounded, continuous actions, such as Pendulum-v1"
     return UserError(f"--env {env_id}: its {what} {one_line(space)} {why}; {step}.")
-
-
-def one_line(thing):
-    """What an error or a value says, on one line that is not endless."""
-    text = " ".join(str(thing).split())
-    if isinstance(thing, BaseException):
-        text = f"{type(thing).__name__}: {text}" if text else type(thing).__name__
-    return text if len(text) <= 300 else f"{text[:300]} ..."

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common import explain, film
+from common import curve, explain
 from common.making import make
 
 
@@ -26,8 +26,8 @@ class Testing:
         env.close()
         self.agent, self.settings, self.rewards = agent, settings, []
         record = settings.record
-        if record == "":  # the usual one, beside the curve
-            record = film.path(settings.image_dir, *settings.task)
+        if record is True:  # beside the curve, and named as it is: image/td3.gif
+            record = curve.path(settings.image_dir, *settings.task).with_suffix(".gif")
         self.env = make(settings.env_id, True, record, settings.unit_actions)
         self.env.seed(settings.seed)
 

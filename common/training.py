@@ -1,11 +1,10 @@
 """One training around the chapter's loop: evaluated, saved, gone on with, whatever ends it."""
 
 import contextlib
-import sys
+import math
 import time
 
 import numpy as np
-from tqdm import tqdm
 
 from common import board, checkpoint, curve, files, output, progress, signals, weights
 from common.errors import UserError
@@ -49,10 +48,11 @@ class Training:
         self.image = curve.path(settings.image_dir, *settings.task)
         self.progress = progress.Progress(log_name=board.log_name(settings))
         self.provenance = provenance(settings.script, settings.env_id)
-        self.evaluation = None  # made when needed
-        self.open = contextlib.ExitStack()  # what is closed in the end
+        self.evaluation = Evaluation(settings.env_id, settings.constants["MAX_STEPS"],
+                                     settings.unit_actions, shared=env)
         self.unfinished = ""  # a line about an earlier training, whose state is to be kept
-        self.noted = 0.0  # when progress was noted
+        self.noted = -math.inf  # when progress was noted
+        self._block = self._around()
 
     @property
     def all_episode_reward(self):
@@ -81,54 +81,68 @@ class Training:
         return f"{number}/{self.total_episodes}"
 
     def __enter__(self):
-        with self.open:  # if anything fails here, __exit__ is not called
-            self.open.callback(self.env.close)
-            files.check_writable(self.weights.parent, "--model-dir", self.weights.name)
-            files.check_writable(self.image.parent, "--image-dir", self.image.name)
-            self.open.enter_context(files.Lock(self.weights.parent))
-            if self.settings.resume:
-                self._resume()
-            else:
-                self.unfinished = checkpoint.unfinished(self.state)
-                if self.unfinished:
-                    print(self.unfinished)
-            limit, steps = self.env.max_episode_steps, self.settings.constants["MAX_STEPS"]
-            if limit is not None and limit > steps:
-                print(f"Episodes of {self.settings.env_id} have {limit} steps, but --max-steps "
-                      f"{steps} cuts them.")
-            self.board = self.open.enter_context(
-                board.Board(self.settings.tensorboard, self.progress.log_name)
-            )
-            self.start = time.time() - self.progress.seconds
-            self._show_progress()
-            if self.settings.evaluate_every and not self.progress.evaluations:
-                self._evaluate()
-            self.last = time.time()
-            signals.hold()
-            self.open = self.open.pop_all()
+        self._block.__enter__()
         return self
 
-    def _show_progress(self):
-        """Show a bar, if the output is a terminal; what is printed from now on appears above it."""
-        self.bar = tqdm(
+    def __exit__(self, *error):
+        return self._block.__exit__(*error)
+
+    @contextlib.contextmanager
+    def _around(self):
+        """All that is done before and after the loop, which runs at the `yield`."""
+        settings = self.settings
+        with contextlib.ExitStack() as opened:  # and closed in the end, whatever happens
+            opened.enter_context(contextlib.closing(self.env))
+            opened.enter_context(contextlib.closing(self.evaluation))
+            files.check_writable(self.weights.parent, "--model-dir", self.weights.name)
+            files.check_writable(self.image.parent, "--image-dir", self.image.name)
+            opened.enter_context(files.locked(self.weights.parent))
+            self._begin()
+            summaries = board.board(settings.tensorboard, self.progress.log_name)
+            self.write = opened.enter_context(summaries)
+            self.start = time.time() - self.progress.seconds
+            to_the_end = opened.enter_context(signals.held())
+            try:
+                with self._bar() as self.bar:
+                    if settings.evaluate_every and not self.progress.evaluations:
+                        self._evaluate()
+                    self.last = time.time()
+                    yield
+            except BaseException as error:
+                to_the_end()
+                self._finish(error)
+                raise
+            to_the_end()
+            self._finish(None)
+
+    def _begin(self):
+        """Say what this training goes on with, leaves behind, or cuts."""
+        settings = self.settings
+        if settings.resume:
+            self.progress = done = checkpoint.restore(
+                self.state, self.agent, self.env, settings.everything, self.provenance
+            )
+            if not self.total_steps and done.episodes > self.total_episodes:
+                raise UserError(
+                    f"{self.state} has {done.episodes} episodes already: give --episodes more"
+                )
+            print(f"Resumed {self.state} after {done.episodes} episodes.")
+        else:
+            self.unfinished = checkpoint.unfinished(self.state)
+            if self.unfinished:
+                print(self.unfinished)
+        limit, steps = self.env.max_episode_steps, settings.constants["MAX_STEPS"]
+        if limit is not None and limit > steps:
+            print(f"Episodes of {settings.env_id} have {limit} steps, but --max-steps "
+                  f"{steps} cuts them.")
+
+    def _bar(self):
+        return output.bar(
             total=self.total_steps or self.total_episodes,
             initial=self.steps if self.total_steps else self.progress.episodes,
             unit_scale=bool(self.total_steps),
-            disable=None,  # where the output is no terminal
-            file=sys.stdout,
-            dynamic_ncols=True,
             bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",
         )
-        if not self.bar.disable:
-            from tqdm.contrib import DummyTqdmFile  # late: it complains in a bare notebook
-
-            above = DummyTqdmFile(sys.stdout)
-            self.open.enter_context(contextlib.redirect_stdout(above))
-        self.open.callback(self._hide_progress)
-
-    def _hide_progress(self):
-        with contextlib.suppress(OSError):  # a closed terminal
-            self.bar.close()
 
     def episode_done(self, episode_reward, steps, **measured):
         """Note an episode, check that learning is sound, evaluate and save when it is time.
@@ -145,38 +159,39 @@ class Training:
         self._check_finite()
         done.episode_reward.append(float(episode_reward))
         done.steps += steps
-        speed = steps / max(time.time() - self.last, 1e-9)
-        self.bar.set_postfix_str(
-            f"running reward {self.all_episode_reward[-1]:.1f}, {speed:.0f} steps/s", refresh=False
-        )
-        self.bar.update(steps if self.total_steps else 1)
-        measured |= {"steps_per_second": speed, "episode_reward": done.episode_reward[-1],
-                     "running_reward": self.all_episode_reward[-1]}
-        if self.agent.losses is not None:
-            measured |= dict(zip(self.agent.loss_names, self.agent.losses))
-        self.board.write(self.steps, measured)
+        self._show(steps, measured)
         every = settings.evaluate_every
         if every and (self.finished or self.steps // every > (self.steps - steps) // every):
             self._evaluate()
         if self.finished or done.episodes % settings.checkpoint_every == 0:
             self._save_state()
-        self._note(self.finished)
+        if self.finished or time.monotonic() - self.noted > NOTE_EVERY:
+            self.noted = time.monotonic()
+            progress.note(self.state, done)
         self.last = time.time()
 
-    def _note(self, now):
-        """Write the progress for whoever watches, but not all the time."""
-        if now or time.monotonic() - self.noted > NOTE_EVERY:
-            self.noted = time.monotonic()
-            progress.note(self.state, self.progress)
+    def _show(self, steps, measured):
+        """Bring an episode of so many steps, and what it measured, to the bar and TensorBoard."""
+        done, losses = self.progress, self.agent.losses
+        speed = steps / max(time.time() - self.last, 1e-9)
+        reward, running = done.episode_reward[-1], done.all_episode_reward[-1]
+        self.bar.set_postfix_str(
+            f"running reward {running:.1f}, {speed:.0f} steps/s", refresh=False
+        )
+        self.bar.update(steps if self.total_steps else 1)
+        measured |= {"steps_per_second": speed, "episode_reward": reward, "running_reward": running}
+        measured |= {} if losses is None else zip(self.agent.loss_names, losses)
+        self.write(done.steps, measured)
 
     def _evaluate(self):
         """Play greedily from the validation starts, apart from the training and its clock."""
         began, done = time.time(), self.progress
-        returns = self._play(VALIDATION_STARTS[: self.settings.evaluation_episodes])
+        starts = VALIDATION_STARTS[: self.settings.evaluation_episodes]
+        returns = self.evaluation.returns(self.agent, starts)
         mean = float(np.mean(returns))
         done.evaluations.append([self.steps, returns])
         print_returns(f"Evaluation | Step: {self.steps}", returns)
-        self.board.write(self.steps, {"evaluation": mean})
+        self.write(self.steps, {"evaluation": mean})
         keep_best = self.settings.keep == "best" and done.learned
         if keep_best and (done.best is None or mean > done.best[1]):
             self.agent.save()
@@ -191,50 +206,29 @@ class Training:
         try:
             if self.progress.best:
                 self.agent.load()
-            self.progress.test_returns = self._play(TEST_STARTS)
+            self.progress.test_returns = self.evaluation.returns(self.agent, TEST_STARTS)
         finally:
             self.agent.compiler.set_values(learning)  # --resume may go on from here
         print_returns(f"Test | Starts: {len(TEST_STARTS)}", self.progress.test_returns)
 
-    def _play(self, starts):
-        if self.evaluation is None:
-            self.evaluation = Evaluation(
-                self.settings.env_id, self.settings.constants["MAX_STEPS"],
-                self.settings.unit_actions, shared=self.env,
-            )
-            self.open.callback(self.evaluation.close)
-        return self.evaluation.returns(self.agent, starts)
-
-    def __exit__(self, kind, error, traceback):
-        signals.hold_to_the_end()
-        try:
-            with self.open:
-                self._finish(kind is None, error)
-        finally:
-            stopped = signals.release()
-        if stopped is not None and kind is None:
-            raise stopped
-
-    def _finish(self, finished, error):
-        """Save, and say what was saved."""
-        self._hide_progress()
+    def _finish(self, error):
+        """Save, and say what was saved; `error` has ended the block, or None."""
         done = self.progress
         # An episode that was cut off is in neither curve; its updates count.
         del self.all_episode_reward[done.episodes :]
-        if not finished:
+        if error:
             self._check_finite()
         # All is saved before anything is said: nobody may be listening any more.
-        lines = self._save(collapse(done) if finished else "")
+        lines, stopped = self._save("" if error else done.collapse()), bool(error)
         try:
-            for line in lines:
-                print(line)
+            print(*lines, sep="\n")
         except OSError as closed:
             error = closed
         why = output.lost(error)
         if why:
-            stopped = "" if finished else ": training stopped"
+            why += f" after episode {done.episodes}" + ": training stopped" * stopped
             saved = "; what was learned is saved" if done.learned else ""
-            raise UserError(f"{why} after episode {done.episodes}{stopped}{saved}") from error
+            raise UserError(why + saved) from error
 
     def _save(self, collapsed):
         """Save the weights and the curve; returns lines that say so."""
@@ -252,7 +246,7 @@ class Training:
                 kept = f"; the weights that were there are kept as {old}" if old else ""
                 lines.append(f"{collapsed}{kept}.")
         if done.episode_reward:
-            title = self.settings.algorithm, self.settings.env_id, self.settings.seed
+            title = *self.settings.task, self.settings.seed
             curve.save(self.image, done.episode_reward, self.all_episode_reward, *title)
             lines.append(f"Saved {self.image}")
         return lines
@@ -273,35 +267,7 @@ class Training:
         if self.unfinished:
             checkpoint.set_aside(self.state)
             self.unfinished = ""
-        self.progress.seconds = time.time() - self.start
-        self.progress.finished = self.finished
-        everything = self.settings.everything
-        checkpoint.save(
-            self.state, self.agent, self.env, everything, self.progress, self.provenance
-        )
-
-    def _resume(self):
-        everything = self.settings.everything
-        done = checkpoint.restore(self.state, self.agent, self.env, everything, self.provenance)
-        if not self.total_steps and done.episodes > self.total_episodes:
-            raise UserError(
-                f"{self.state} has {done.episodes} episodes already: give --episodes more"
-            )
-        self.progress = done
-        print(f"Resumed {self.state} after {done.episodes} episodes.")
-
-
-def collapse(progress):
-    """What to say if the running reward lost most of what it had gained, else ""."""
-    running = np.array(progress.all_episode_reward)
-    if len(running) < 20:  # too few to tell from chance
-        return ""
-    best = 10 + int(running[10:].argmax())
-    gain, loss = running[best] - running[: best + 1].min(), running[best] - running[-1]
-    noise = np.std(progress.episode_reward[best - 10 : best + 1])
-    if gain <= 2 * noise or loss <= gain / 2:
-        return ""
-    return (
-        f"The running reward collapsed, from {running[best]:.1f} at episode {best + 1} to "
-        f"{running[-1]:.1f} (try another --seed, smaller learning rates or --keep best)"
-    )
+        done = self.progress
+        done.seconds, done.finished = time.time() - self.start, self.finished
+        constants = self.settings.everything
+        checkpoint.save(self.state, self.agent, self.env, constants, done, self.provenance)

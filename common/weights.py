@@ -1,6 +1,5 @@
 """Trained weights on disk: one npz file that says what it holds, and never any pickle."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -52,19 +51,21 @@ def save(path, algorithm, env_id, networks, unit_actions=False):
         algorithm: for example "TD3".
         env_id: for example "Pendulum-v1".
         networks: dict from a name to a list of variables of any shapes (as
-            `trainable_weights` gives them) or to a single variable.
+            `trainable_weights` gives them).
         unit_actions: whether the agent acts in [-1, 1] whatever the environment's range.
 
     Raises:
         UserError: a value is not finite, or the file cannot be written. A file that was
             there before is then as it was.
     """
-    arrays = _values(_variables(networks))
+    arrays = {key: variable.numpy() for key, variable in _variables(networks).items()}
     for key, array in arrays.items():
         if not np.isfinite(array).all():
-            problem = f"not saved, values of the network '{key.split('/')[0]}' are not finite"
-            hint = "It was left as it was: train with another --seed or smaller learning rates."
-            raise _unusable(path, problem, hint)
+            raise UserError(
+                f"{one_line(path)}: not saved, values of the network '{key.split('/')[0]}' are "
+                "not finite. It was left as it was: train with another --seed or smaller learning "
+                "rates."
+            )
     modules = {name: sys.modules.get(name) for name in ("numpy", "tensorflow", "tensorlayer")}
     header = {
         "format": FORMAT,
@@ -74,8 +75,7 @@ def save(path, algorithm, env_id, networks, unit_actions=False):
         "networks": _shapes(arrays),
         "versions": {k: getattr(m, "__version__", "unknown") for k, m in modules.items() if m},
     }
-    text = np.array(json.dumps(header))
-    write_atomically(path, lambda file: np.savez(file, header=text, **arrays))
+    npz.save(path, header, arrays)
 
 
 def load(path, algorithm, env_id, networks, unit_actions=False):
@@ -90,10 +90,24 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
     """
     variables = _variables(networks)
     try:
-        with npz.opened(path, _NEXT_STEP) as archive:
-            arrays = _read(path, archive, algorithm, env_id, unit_actions, _values(variables))
+        with npz.opened(path, FORMAT, _NEXT_STEP) as (header, archive):
+            if archive.getinfo("header.npy").file_size > HEADER_LIMIT:
+                raise ValueError(f"its header takes more than {HEADER_LIMIT} bytes")
+            saved = header["algorithm"], plain_env_id(header["environment"]), header["unit_actions"]
+            wanted = algorithm, plain_env_id(env_id), unit_actions
+            if saved != wanted:
+                raise UserError(
+                    f"{one_line(path)}: holds weights of {_task(*saved)}, not of {_task(*wanted)}. "
+                    "Use the script and the flags of that training, or train anew with --train."
+                )
+            _refuse_other_sizes(path, header["networks"], _shapes(variables))
+            arrays = {key: npz.array(archive, key) for key in variables}
+            for key, variable in variables.items():
+                found = arrays[key].dtype, arrays[key].shape
+                if found != (variable.numpy().dtype, variable.shape):
+                    raise ValueError(f"'{key}' has {found[0]}{list(found[1])}")
     except FileNotFoundError as error:
-        raise _missing(Path(path)) from error
+        raise _missing(Path(path), algorithm, env_id) from error
     for key, variable in variables.items():
         variable.assign(arrays[key])
 
@@ -111,44 +125,20 @@ def keep_old(path):
     return kept
 
 
-def _read(path, archive, algorithm, env_id, unit_actions, expected):
-    """All arrays of the file, proven to be what `expected` (key -> array) asks for."""
-    header = json.loads(npz.array(archive, "header", HEADER_LIMIT).item())
-    if header["format"] != FORMAT:
-        raise _unusable(path, f"has format {header['format']!r:.20}, not {FORMAT}")
-    saved = header["algorithm"], plain_env_id(header["environment"]), header["unit_actions"]
-    wanted = algorithm, plain_env_id(env_id), unit_actions
-    if saved != wanted:
-        problem = f"holds weights of {_task(*saved)}, not of {_task(*wanted)}"
-        hint = "Use the script and the flags of that training, or train anew with --train."
-        raise _unusable(path, problem, hint)
-    saved, wanted = header["networks"], _shapes(expected)
+def _refuse_other_sizes(path, saved, wanted):
     for name in {**wanted, **saved}:
         if saved.get(name) != wanted.get(name):
-            differing = f"saved {saved.get(name)!r:.90}, expected {wanted.get(name)}"
-            problem = f"sizes of the network {name!r:.60} differ: {differing}"
-            hint = "Flags such as --hidden-dim must equal those of training; or use --train."
-            raise _unusable(path, problem, hint)
-    arrays = {key: npz.array(archive, key, like.nbytes) for key, like in expected.items()}
-    for key, array in arrays.items():
-        if (array.dtype, array.shape) != (expected[key].dtype, expected[key].shape):
-            raise ValueError(f"'{key}' has {array.dtype}{list(array.shape)}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"'{key}' holds values that are not finite")
-    return arrays
+            raise UserError(
+                f"{one_line(path)}: sizes of the network {name!r:.60} differ: saved "
+                f"{saved.get(name)!r:.90}, expected {wanted.get(name)}. Flags such as --hidden-dim "
+                "must equal those of training; or use --train."
+            )
 
 
 def _variables(networks):
     """The variables under the keys of the file: "q_net1/0", "q_net1/1", ..., "log_alpha/0"."""
-    return {
-        f"{name}/{i}": variable
-        for name, group in networks.items()
-        for i, variable in enumerate([group] if hasattr(group, "assign") else group)
-    }
-
-
-def _values(variables):
-    return {key: np.asarray(variable.numpy()) for key, variable in variables.items()}
+    return {f"{name}/{i}": variable
+            for name, variables in networks.items() for i, variable in enumerate(variables)}
 
 
 def _shapes(arrays):
@@ -164,16 +154,19 @@ def _task(algorithm, env_id, unit_actions):
     return f"{algorithm!r:.60} on {env_id!r:.60} {actions} --unit-actions"
 
 
-def _unusable(path, problem, hint=_NEXT_STEP):
-    return UserError(f"{one_line(path)}: {problem}. {hint}")
-
-
-def _missing(path):
-    """The error for a file that is not there; names what has been trained."""
+def _missing(path, algorithm, env_id):
+    """The error for a file that is not there; names the presets or tasks that have been trained."""
     model_dir = path.parent.parent
     found = [*model_dir.glob("*/weights.npz")]
     if model_dir == Path(DEFAULT_DIR):
         found += SHIPPED.glob("*/weights.npz")
-    names = one_line(", ".join(sorted({file.parent.name for file in found})))
-    hint = "Train first, with --train." + f" There are weights of {names}." * bool(names)
-    return _unusable(path.absolute(), "there is no such file", hint)
+    names = sorted({file.parent.name for file in found})
+    task = f"{algorithm.upper()}_{task_name(env_id)}"
+    presets = [name.removeprefix(task)[1:] or "chapter" for name in names
+               if name == task or name.startswith(f"{task}_")]
+    hint = "Train first, with --train."
+    if presets:
+        hint += f" There are weights for --preset {one_line(' and --preset '.join(presets))}."
+    elif names:
+        hint += f" There are weights of {one_line(', '.join(names))}."
+    return UserError(f"{one_line(path.absolute())}: there is no such file. {hint}")

@@ -20,12 +20,13 @@ from common import arguments, constants, defaults  # noqa: E402
 
 SCRIPTS = ["ddpg.py", "td3.py", "sac.py"]
 LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]+)\)")
-PLACE = re.compile(r"`([\w/]+\.py)(?:: ([\w.]+))?`")  # the label of a link into the code
+PLACE = re.compile(r"\[`([\w/]+\.py)(?:: ([\w.]+))?`\]\(([^)\s]+)\)")  # a link into the code
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$|<!--.*?-->", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:\.\d+)*")  # a minus, but not the hyphen of 0-9
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 FILE = re.compile(r"(?<![\w./-])[\w/-][\w./-]*\.(?:py|txt|json)\b")
+ROW = re.compile(r"^\|", re.MULTILINE)
 OTHERS = {"mine.py"}  # a reader's own file
 FOREIGN = {  # flags of others' programs
     "python3": {"--version"},
@@ -34,7 +35,9 @@ FOREIGN = {  # flags of others' programs
     "tensorboard": {"--logdir"},
 }
 # Titles of columns, in both languages
-STATEMENT, CONSTANT = ("statement", "语句"), ("constant", "常量")
+STATEMENT, CONSTANT, GROUP = ("statement", "语句"), ("constant", "常量"), ("group", "组")
+CHINESE = {"run": "运行", "training": "训练", "updates": "更新", "networks": "网络",
+           "exploration": "探索", "evaluation": "评估", "files": "文件"}  # groups of flags
 # What an entry of the errata says, in both languages
 PARTS = re.compile(r"^- (?:Printed:|书中：).*^- (?:Wrong:|Effect:|问题：|影响：).*"
                    r"^- (?:Here:|这里：)(.*)", re.MULTILINE | re.DOTALL)
@@ -48,14 +51,14 @@ found = []
 class Page:
     """A Markdown file; `prose` is its text with code blocks and comments blank."""
 
-    def __init__(self, name):
-        self.name = name
-        self.text = (ROOT / name).read_text(encoding="utf-8")
+    def __init__(self, path):
+        self.name = path.relative_to(ROOT).as_posix()
+        self.text = path.read_text(encoding="utf-8")
         self.prose = FENCED.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), self.text)
         self.blocks = [match for match in FENCED.finditer(self.text) if match[2] is not None]
         headings = re.finditer(r"^(#+) (.+)$", self.prose, re.MULTILINE)
         self.headings = [(match.start(), match[2]) for match in headings]
-        self.anchors = {anchor(heading) for _, heading in self.headings}
+        self.anchors = [anchor(heading) for _, heading in self.headings]
 
     def say(self, place, problem):
         """Note a problem at a place in the text."""
@@ -83,6 +86,9 @@ class Page:
         starts = [(0, ""), *self.headings]
         for (place, heading), (end, _) in zip_longest(starts, starts[1:], fillvalue=(None, "")):
             yield place, heading, self.prose[place:end]
+
+
+page_at = cache(Page)  # of a path
 
 
 def anchor(heading):
@@ -124,12 +130,6 @@ def names_of(node):
     return []
 
 
-def lines_of(file, node):
-    if isinstance(node, ast.Module):
-        return source_of(file).splitlines()
-    return source_of(file).splitlines()[node.lineno - 1 : node.end_lineno]
-
-
 def one_line(text):
     return " ".join(text.split())
 
@@ -139,7 +139,8 @@ def flags():
     """The flags of each program of ours, by file, and of others', by name."""
     known = dict(FOREIGN)
     for script in SCRIPTS:
-        known[script] = {"--help", *arguments._RUN, *arguments.Command(ROOT / script).flags}
+        known[script] = {"--help", "--preset", *(one.flag for one in arguments._RUN),
+                         *arguments.Command(ROOT / script).flags}
     for path in [ROOT / "compare.py", *ROOT.glob("benchmarks/*.py")]:
         file = path.relative_to(ROOT).as_posix()
         known[file] = {"--help"} | {
@@ -153,20 +154,25 @@ def flags():
 # Every page
 
 
-def check_links(page, pages):
+def target_of(page, address):
+    """What a link leads to: (path, its anchors in their order, the anchor named)."""
+    file, _, place = address.partition("#")
+    path = ((ROOT / page.name).parent / file).resolve() if file else ROOT / page.name
+    return path, page_at(path).anchors if path.is_file() and path.suffix == ".md" else [], place
+
+
+def check_links(page):
     for match in LINK.finditer(page.prose):
         label, address = match.groups()
-        file, _, place = address.partition("#")
         if "://" in address:
             continue
-        path = (ROOT / page.name).parent / file
-        target = page if not file else pages.get(path.resolve())
-        if file and not path.exists():
+        path, anchors, place = target_of(page, address)
+        if not path.exists():
             page.say(match.start(), f"the link {address} leads nowhere: mend or delete it")
-        elif place and (target is None or place not in target.anchors):
-            near = difflib.get_close_matches(place, target.anchors if target else [], n=1)
+        elif place and place not in anchors:
+            near = difflib.get_close_matches(place, anchors, n=1)
             hint = f": write #{near[0]}" if near else ""
-            page.say(match.start(), f"{file or 'this page'} has no heading #{place}{hint}")
+            page.say(match.start(), f"{path.name} has no heading #{place}{hint}")
         if re.fullmatch(r"E\d+", label) and place != label.lower():
             page.say(match.start(), f"{label} leads to #{place}: write #{label.lower()}")
 
@@ -192,29 +198,51 @@ def check_names(page):
                     page.say(place, f"{program} has no {flag}: write a flag that it has")
 
 
-# The READMEs, and the errata
+# Both languages
 
 
-def check_same_sections(english, chinese):
-    """Digits, code, links and images: the same in each section of both languages."""
+def contents(page, text):
+    """(what, item) of all in a text that does not depend on the language."""
+    for _, address in LINK.findall(text):
+        _, anchors, place = target_of(page, address)
+        heading = f", heading {anchors.index(place) + 1}" if place in anchors else ""
+        yield "link", address.partition("#")[0].replace(".zh-CN", "") + heading
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    for what, pattern in ("number", NUMBER), ("code", CODE), ("row of a table", ROW):
+        for match in pattern.finditer(text):
+            yield what, one_line(match[pattern.groups])
+
+
+def check_same(english, chinese):
+    """Digits, code, links, images and tables: the same in each section of both languages."""
     both = zip_longest(english.sections(), chinese.sections(), fillvalue=(0, "(none)", ""))
     for (_, heading, ours), (place, _, theirs) in both:
-        for what, pattern in ("number", NUMBER), ("code", CODE), ("link", LINK):
-            one, other = (
-                Counter(item[-1].replace(".zh-CN", "") if isinstance(item, tuple) else item
-                        for item in pattern.findall(re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)))
-                for text in (ours, theirs)
-            )
-            for extra, where in (one - other, english), (other - one, chinese):
-                if extra:
-                    listed = ", ".join(extra)
-                    chinese.say(place, f"section {heading!r}: only {where.name} has the {what} "
-                                       f"{listed}: change one of the two")
+        one, other = Counter(contents(english, ours)), Counter(contents(chinese, theirs))
+        for extra, where in (one - other, english), (other - one, chinese):
+            for what, item in extra:
+                chinese.say(place, f"section {heading!r}: only {where.name} has the {what} {item}: "
+                                   "change one of the two")
     blocks = [[[line.partition(" #")[0].rstrip() for line in block[2].splitlines()]
                for block in page.blocks] for page in (english, chinese)]
     for number, (one, other) in enumerate(zip_longest(*blocks), 1):
         if one != other:
             chinese.say(0, f"code block {number} is not that of {english.name}: copy it")
+
+
+# The READMEs
+
+
+def check_groups(page):
+    """The flags are those of --help, in its groups and order."""
+    rows = [(start, cells) for start, _, header, cells in page.rows() if header[0] in GROUP]
+    for (title, names), (start, cells) in zip_longest(
+        arguments.GROUPS.items(), rows, fillvalue=(0, "")
+    ):
+        flags = [f"--{name}" for name in names.split()]
+        if not title or not cells or cells[0] not in (title, CHINESE.get(title)):
+            page.say(start, f"--help has the group {title!r} here, not {cells[:1]}: write that")
+        elif FLAG.findall(cells[1]) != flags:
+            page.say(start, f"--help has in the group {title!r}: {' '.join(flags)}: write them so")
 
 
 def check_example(page):
@@ -240,7 +268,7 @@ def check_places(page):
         last[key] = at
 
     for start, heading, header, cells in page.rows():
-        places = [place for cell in cells for place in places_in(cell)]
+        places = PLACE.findall(" ".join(cells))  # file, name or "", address
         column = next((i for i, title in enumerate(header) if title in STATEMENT), None)
         quoted = [] if column is None else [one_line(code) for code in CODE.findall(cells[column])]
         if quoted and len(places) != 1:
@@ -254,21 +282,17 @@ def check_places(page):
             elif not quoted:
                 in_order(getattr(node, "lineno", 0), name, heading, file)
             else:
-                lines = lines_of(file, node)
-                code = one_line("\n".join(lines))
+                source = source_of(file)
+                source = source if node is tree_of(file) else ast.get_source_segment(source, node)
+                code = one_line(source)
                 for statement in quoted:
                     if statement in code:
                         in_order(code.index(statement), f"`{statement}`", heading, file, name)
                     else:
-                        near = difflib.get_close_matches(statement, map(str.strip, lines), n=1)
+                        lines = map(str.strip, source.splitlines())
+                        near = difflib.get_close_matches(statement, lines, n=1)
                         hint = f" `{near[0]}`" if near else " what it is now"
                         page.say(start, f"{file}: {name} has no `{statement}`: write{hint}")
-
-
-def places_in(cell):
-    """(file, name or None, address) of each place that a cell links to."""
-    return [(*PLACE.fullmatch(label).groups(), address) for label, address in LINK.findall(cell)
-            if PLACE.fullmatch(label)]
 
 
 def check_constants(page):
@@ -296,22 +320,6 @@ def check_constants(page):
                 page.say(start, f"{name} of {script} is {value}, not {listed}: write that")
     for name, (held, flag) in values.items():
         page.say(place, f"no row for {name}, {held}, `{flag}`: add one")
-
-
-def check_same_rows(english, chinese):
-    """Both languages lead to the same places, statements and errata, row by row."""
-
-    def rows(page):
-        for start, _, header, cells in page.rows():
-            links = [(label, address.replace(".zh-CN", ""))
-                     for label, address in LINK.findall(" ".join(cells)) if address[0] != "#"]
-            column = next((i for i, title in enumerate(header) if title in STATEMENT), 1)
-            yield start, links, CODE.findall(cells[column])
-
-    for (_, *ours), (start, *theirs) in zip_longest(rows(english), rows(chinese), fillvalue=[0]):
-        if ours != theirs:
-            chinese.say(start, f"not the row of {english.name}, which has {ours}: make them alike")
-            return  # the next ones may only be shifted
 
 
 # The errata
@@ -349,28 +357,28 @@ def check_errata(page):
         page.say(place, f"{number} has no section: write one")
 
 
+CHECKS = {
+    "README": [check_example, check_groups],
+    "docs/chapter-map": [check_places, check_constants],
+    "docs/errata": [check_errata],
+}
+
+
 def main():
-    names = sorted(path.relative_to(ROOT).as_posix()
-                   for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-    pages = {(ROOT / name).resolve(): Page(name) for name in names}
-    by_name = {page.name: page for page in pages.values()}
-    for page in pages.values():
-        check_links(page, pages)
+    paths = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+    for path in paths:
+        page = page_at(path)
+        check_links(page)
         check_names(page)
-    readmes = by_name["README.md"], by_name["README.zh-CN.md"]
-    check_same_sections(*readmes)
-    for page in readmes:
-        check_example(page)
-    maps = by_name["docs/chapter-map.md"], by_name["docs/chapter-map.zh-CN.md"]
-    for page in maps:
-        check_places(page)
-        check_constants(page)
-    check_same_rows(*maps)
-    errata = by_name["docs/errata.md"], by_name["docs/errata.zh-CN.md"]
-    for page in errata:
-        check_errata(page)
-    check_same_sections(*errata)
-    print("\n".join(found) or f"{len(pages)} documents say what is so.")
+        document = page.name.removesuffix(".md").removesuffix(".zh-CN")
+        for check in CHECKS.get(document, []):
+            check(page)
+        chinese = ROOT / f"{document}.zh-CN.md"
+        if not chinese.is_file():
+            page.say(0, f"there is no {document}.zh-CN.md: write it")
+        elif path != chinese:
+            check_same(page, page_at(chinese))
+    print("\n".join(found) or f"{len(paths)} documents say what is so.")
     return bool(found)
 
 

@@ -22,6 +22,7 @@ from test_scripts import ROOT, environment
 import compare
 from common import comparison, files, pools, runs, signals
 from common.errors import UserError
+from common.progress import Progress
 
 TINY = ["--steps", "240", "--max-steps", "60", "--evaluate-every", "120", "--batch-size", "16",
         "--evaluation-episodes", "2", "--explore-steps", "40", "--hidden-dim", "16",
@@ -108,18 +109,18 @@ def test_mistakes_are_named(line):
     ("line", "message"),
     [
         ("--algorithms ppo", "ppo"),
-        ("--seeds a", "--seeds: must be"),
+        ("--seeds a", "--seeds must be"),
         ("--seeds 7 5-2", "upward ranges such as 0-9, in [0, 4294967295], got '5-2'"),
-        ("--workers 0", "--workers: must be a whole number in [1, 1000], got '0'"),
-        ("--workers 1e9", "--workers: must be a whole number in [1, 1000], got '1e9'"),
-        ("--workers 1000000000", "--workers: must be a whole number in [1, 1000]"),
+        ("--workers 0", "--workers must be a whole number in [1, 1000], got '0'"),
+        ("--workers 1e9", "--workers must be a whole number in [1, 1000], got '1e9'"),
+        ("--workers 1000000000", "--workers must be a whole number in [1, 1000]"),
         ("--seeds 0-400000000", "--seeds: 0-400000000 has more than 10000 seeds"),
         ("--seeds 4294967296", "in [0, 4294967295], got '4294967296'"),
-        ("--seeds " + "9" * 5000, "--seeds: must be"),
-        ("--name ../../x", "--name: must be a name for files"),
-        ("--name a\\b", "--name: must be a name for files"),
-        ("--name=", "--name: must be a name for files"),
-        ("--name " + "长" * 80, "--name: must be a name for files"),
+        ("--seeds " + "9" * 5000, "--seeds must be"),
+        ("--name ../../x", "--name must be a name for files"),
+        ("--name a\\b", "--name must be a name for files"),
+        ("--name=", "--name must be a name for files"),
+        ("--name " + "长" * 80, "--name must be a name for files"),
         ("word", "'word' belongs to no flag"),
     ],
 )
@@ -152,15 +153,27 @@ def test_iqm_is_the_mean_of_the_middle_half():
 def test_the_interval_covers_the_true_iqm_as_often_as_it_says():
     generator = np.random.default_rng(1)
     values = generator.normal(3.0, 1.0, (10, 300))  # 300 experiments of 10 seeds
-    low, high = comparison.interval(values)
+    low, high = comparison.band(values)
     covered = np.mean((low < 3.0) & (high > 3.0))
     assert 0.85 < covered < 0.97  # the percentile bootstrap of ten is a little too sure
     assert low.shape == (300,)
 
 
-def test_one_seed_is_its_own_interval():
-    low, high = comparison.interval([[1.0, 2.0]])
-    np.testing.assert_array_equal([low, high], [[1.0, 2.0], [1.0, 2.0]])
+def test_below_five_seeds_the_band_is_their_range_and_called_so():
+    values = np.random.default_rng(0).normal(size=(5, 20))
+    for few in (1, 2, 4):
+        low, high = comparison.band(values[:few])
+        np.testing.assert_array_equal([low, high], [values[:few].min(0), values[:few].max(0)])
+        assert comparison.band_name([few]) == "range"
+    low, high = comparison.band(values)
+    assert (low > values.min(0)).any() and (high < values.max(0)).any()
+    assert comparison.band_name([5, 10]) == "95 % interval"
+    assert comparison.band_name([2, 5]) == "95 % interval or range"
+    row = {"setting": "TD3", "mean": 0, "IQM": 0, "low": 0, "high": 0, "worst_seed": 0, "area": 0,
+           "seconds": 0}
+    for seeds, name in ((4, "range"), (5, "95 % interval")):
+        head = comparison.as_markdown([{**row, "seeds": seeds}]).splitlines()[0]
+        assert head == f"| setting | seeds | mean | IQM | {name} | worst seed | area | seconds |"
 
 
 RESULTS = [
@@ -199,6 +212,34 @@ def test_picture(tmp_path):
     assert first.startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("optimum", [None, -0.5])
+def test_curves_that_end_close_to_each_other_are_told_apart(optimum, tmp_path, monkeypatch):
+    def learns(returns):
+        return [{"evaluations": [[0, [-1500.0]], [700, [returns]], [1000, [returns]]]}] * 2
+
+    drawn = []
+    monkeypatch.setattr(comparison.curve, "save_figure", lambda path, figure: drawn.append(figure))
+    settings = {"TD3": learns(-2.0), "SAC": learns(-1.0), "short": learns(-1.0)}
+    settings["short"] = [{"evaluations": [[0, [-1500.0]], [400, [-900.0]]]}]
+    comparison.draw(tmp_path / "a.png", settings, 100, "Task", optimum)
+    whole, end = drawn[0].axes
+    assert drawn[0].get_suptitle() == "Task: IQM and range over seeds"
+    assert whole.get_xlim()[0] == 0 and end.get_xlim()[0] == 750
+    assert whole.get_ylim()[0] < -1500
+    bottom, top = end.get_ylim()
+    assert -3 < bottom < -2 and (optimum or -1) < top < 0
+    assert [line.get_label() for line in whole.lines[:3]] == ["TD3 (2 seeds)", "SAC (2 seeds)",
+                                                              "short (1 seed)"]
+
+
+def test_curves_that_end_together(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison.curve, "save_figure", lambda path, figure: drawn.append(figure))
+    results = [{"evaluations": [[0, [0.0]], [100, [1000.0]], [200, [1000.0]]]}] * 2
+    comparison.draw(tmp_path / "a.png", {"TD3": results}, 50, "Task")
+    assert drawn[0].axes[1].get_ylim() == (999, 1001)
+
+
 # ---- whole comparisons
 
 
@@ -214,11 +255,11 @@ def run(folder, *flags):
 
 
 def results(folder):
-    """Dict from "SETTING/SEED" to what is in its result.json, but for the time."""
+    """Dict from "SETTING/SEED" to what is in its result.json, but for the times."""
     found = {}
     for path in folder.glob("runs/*/*/result.json"):
         result = json.loads(path.read_text())
-        del result["seconds"]
+        del result["seconds"], result["log_name"]
         found[f"{path.parent.parent.name}/{path.parent.name}"] = result
     return found
 
@@ -436,8 +477,9 @@ def a_run(**changed):
 
 
 def good_result():
-    return {"constants": a_run().constants, "evaluations": [[0, [-3.0, -1.0]], [240, [-1.0, 0]]],
-            "test_returns": [-1.0, -2.0], "episode_reward": [-5.0], "steps": 240, "seconds": 1.0}
+    done = Progress([-5.0], [-5.0], evaluations=[[0, [-3.0, -1.0]], [240, [-1.0, 0]]],
+                    test_returns=[-1.0, -2.0], steps=240, seconds=1.0, finished=True)
+    return {"constants": a_run().constants, **done.as_dict()}
 
 
 DAMAGE = {  # keep() writes whole files, so this is other programs' or a disk's
@@ -452,6 +494,9 @@ DAMAGE = {  # keep() writes whole files, so this is other programs' or a disk's
     "no evaluation": {"evaluations": []},
     "fewer steps": {"evaluations": [[0, [-1.0]], [120, [-1.0]]]},
     "a number for evaluations": {"evaluations": 7},
+    "a text for seconds": {"seconds": "1"},
+    **{f"without {name}": {name: ...}
+       for name in ("constants", "evaluations", "test_returns", "seconds")},
 }
 
 
@@ -463,21 +508,14 @@ def test_a_result_is_checked(damage, tmp_path):
     assert runs.result(here, tmp_path) == good_result()
     content = DAMAGE[damage]
     if isinstance(content, dict):
-        content = json.dumps({**good_result(), **content}).encode()
+        content = good_result() | content
+        content = {name: value for name, value in content.items() if value is not ...}
+        content = json.dumps(content).encode()
     path = here.folder(tmp_path) / "result.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is damaged or not a result") as error:
+    with pytest.raises(UserError, match=damage.partition("without ")[2] or None) as error:
         runs.result(here, tmp_path)
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["constants", "evaluations", "test_returns", "seconds"])
-def test_a_result_without_an_entry(name, tmp_path):
-    found = good_result()
-    del found[name]
-    runs.keep(a_run(), tmp_path, found)
-    with pytest.raises(UserError, match=f"damaged or not a result .*{name}"):
-        runs.result(a_run(), tmp_path)
+    assert str(error.value).startswith(f"{path} is damaged or not a result (")
 
 
 def test_a_damaged_result_is_made_anew(tmp_path, monkeypatch, capsys):
@@ -571,14 +609,14 @@ def test_a_run_of_others_is_waited_for(what, tmp_path, finished, monkeypatch):
     monkeypatch.setattr(pools, "_AGAIN", 0.1)
     here, execute = a_run(), Answers()
     folder = here.folder(tmp_path)
-    other = files.Lock(folder, name="run.lock") if what == "another comparison" else files.Lock(
+    other = files.locked(folder, name="run.lock") if what == "another comparison" else files.locked(
         here.state(folder).parent)
     events = pools.execute_all([here], tmp_path, 2, execute)
     with other:  # released as when its process dies
-        assert next(events) == (None, "held", 1)
+        assert next(events) == (here, "held", None)
         if finished:
             runs.keep(here, tmp_path, good_result())
-    assert list(events) == [(here, "result", good_result())]
+    assert [event for event in events if event[1] != "held"] == [(here, "result", good_result())]
     assert len(execute.started) == (not finished)
 
 

@@ -13,6 +13,7 @@ from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = "Pendulum-v1"
+TITLE = "TD3", ENV, "chapter", 2
 
 
 def run_of(episodes):
@@ -56,7 +57,7 @@ def test_other_folders_get_the_environment_in_the_name():
 
 def test_size_and_content(tmp_path):
     path = tmp_path / "new" / "td3.png"
-    curve.save(str(path), *run_of(100), "TD3", ENV, 2)
+    curve.save(str(path), *run_of(100), *TITLE)
     picture = pixels(path)
     assert picture.shape == (600, 1000, 3)
     assert dark_blue(picture).sum() > 2000
@@ -66,19 +67,31 @@ def test_size_and_content(tmp_path):
 def test_same_data_same_bytes_whatever_the_settings(tmp_path):
     import matplotlib
 
-    curve.save(tmp_path / "a.png", *run_of(30), "TD3", ENV, 2)
+    curve.save(tmp_path / "a.png", *run_of(30), *TITLE)
     mine = {"axes.facecolor": "black", "savefig.bbox": "tight", "savefig.dpi": 30, "font.size": 30}
     with matplotlib.rc_context(mine):
-        curve.save(tmp_path / "b.png", *run_of(30), "TD3", ENV, 2)
+        curve.save(tmp_path / "b.png", *run_of(30), *TITLE)
     content = (tmp_path / "a.png").read_bytes()
     assert (tmp_path / "b.png").read_bytes() == content
     assert matplotlib.__version__.encode() not in content
-    curve.save(tmp_path / "c.png", *run_of(30), "TD3", ENV, 3)
+    curve.save(tmp_path / "c.png", *run_of(30), *TITLE[:3], 3)
     assert (tmp_path / "c.png").read_bytes() != content
 
 
+@pytest.mark.parametrize(
+    ("preset", "title"),
+    [("chapter", "TD3 on Pendulum-v1, seed 2"),
+     ("tuned", "TD3 on Pendulum-v1, preset tuned, seed 2")],
+)
+def test_the_title_names_the_preset(preset, title, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curve, "save_figure", lambda path, figure: drawn.append(figure))
+    curve.save("any.png", *run_of(30), "TD3", ENV, preset, 2)
+    assert drawn[0].axes[0].get_title() == title
+
+
 def test_one_episode_shows_a_point(tmp_path):
-    curve.save(tmp_path / "one.png", [-1300.0], [-1300.0], "TD3", ENV, 2)
+    curve.save(tmp_path / "one.png", [-1300.0], [-1300.0], *TITLE)
     area = np.s_[130:540, 120:]  # the axes, without the legend
     assert dark_blue(pixels(tmp_path / "one.png")[area]).sum() > 30
 
@@ -87,15 +100,15 @@ def test_one_episode_shows_a_point(tmp_path):
 @pytest.mark.parametrize("reward", [0.0, -1e38, 1e38])
 def test_rewards_at_the_limits(tmp_path, reward):
     path = tmp_path / "td3.png"
-    curve.save(path, np.full(30, reward), np.full(30, reward), "TD3", ENV, 2)
+    curve.save(path, np.full(30, reward), np.full(30, reward), *TITLE)
     assert pixels(path).shape == (600, 1000, 3)
 
 
 def test_an_outlier_does_not_flatten_the_curve(tmp_path):
     reward, running = run_of(100)
-    curve.save(tmp_path / "plain.png", reward, running, "TD3", ENV, 2)
+    curve.save(tmp_path / "plain.png", reward, running, *TITLE)
     reward[50] = -1e6
-    curve.save(tmp_path / "outlier.png", reward, running, "TD3", ENV, 2)
+    curve.save(tmp_path / "outlier.png", reward, running, *TITLE)
 
     def height(name):
         picture = pixels(tmp_path / name)[50:400, 120:990]  # above the legend
@@ -108,7 +121,7 @@ def test_a_folder_in_its_place(tmp_path):
     path = tmp_path / "td3.png"
     path.mkdir()
     with pytest.raises(UserError) as caught:
-        curve.save(path, *run_of(3), "TD3", ENV, 2)
+        curve.save(path, *run_of(3), *TITLE)
     assert str(path) in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -118,7 +131,7 @@ def test_needs_no_display_and_no_pyplot(tmp_path):
 import sys
 from common import curve
 assert "matplotlib" not in sys.modules
-curve.save(sys.argv[1], [-1.0, -2.0], [-1.0, -1.1], "TD3", "Pendulum-v1", 2)
+curve.save(sys.argv[1], [-1.0, -2.0], [-1.0, -1.1], "TD3", "Pendulum-v1", "chapter", 2)
 assert "matplotlib.pyplot" not in sys.modules
 """
     environ = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}

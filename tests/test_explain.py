@@ -34,23 +34,24 @@ def small_grid(monkeypatch):
     monkeypatch.setattr(explain, "N_SPEEDS", 41)
 
 
-def settings(folder, reward_scale=1.0, gamma=0.9, **changed):
-    usual = {"algorithm": "TD3", "env_id": "Pendulum-v1", "image_dir": str(folder), "seed": 2,
-             "unit_actions": False, "preset": "chapter"}
+def settings(folder, reward_scale=1.0, gamma=0.9, preset="chapter", unit_actions=False):
     constants = {"GAMMA": gamma, "REWARD_SCALE": reward_scale}
-    return SimpleNamespace(constants=constants, **(usual | changed))
+    return SimpleNamespace(constants=constants, algorithm="TD3", env_id="Pendulum-v1", seed=2,
+                           task=("TD3", "Pendulum-v1", preset), image_dir=str(folder),
+                           unit_actions=unit_actions)
 
 
 def drawn(monkeypatch, folder, agent=None, **changed):
-    """What save() hands to the drawing, by name; nothing is drawn or written."""
+    """What save() hands to the drawing, and the file; nothing is drawn or written."""
     found = {}
 
-    def draw(figure, policies, values, episodes, titles, units, standardised):
-        found.update(policies=policies, values=values, episodes=episodes)
-        found.update(texts=[*np.ravel(titles), *units])
+    def draw(figure, columns, start, gamma, one_scale):
+        above, below, policies, values, units = zip(*columns)
+        found.update(policies=policies, values=values, start=start, texts=[*above, *below, *units],
+                     one_scale=one_scale)
 
     monkeypatch.setattr(explain, "_draw", draw)
-    monkeypatch.setattr(explain.curve, "save_figure", lambda path, figure: None)
+    monkeypatch.setattr(explain.curve, "save_figure", lambda path, figure: found.update(path=path))
     explain.save(agent or Swinger(), settings(folder, **changed))
     return found
 
@@ -63,8 +64,8 @@ def drawn(monkeypatch, folder, agent=None, **changed):
         ("mine", "chapter", "mine/td3_Pendulum-v1_explained.png"),
     ],
 )
-def test_path(folder, preset, expected):
-    assert explain.path(folder, "TD3", "Pendulum-v1", preset) == Path(expected)
+def test_path(folder, preset, expected, monkeypatch):
+    assert drawn(monkeypatch, folder, preset=preset)["path"] == Path(expected)
 
 
 def test_picture(tmp_path, capsys):
@@ -85,7 +86,8 @@ def test_a_folder_that_cannot_be(tmp_path):
 def test_what_is_drawn(monkeypatch, tmp_path):
     found = drawn(monkeypatch, tmp_path)
     angles, speeds = np.broadcast_arrays(*pendulum.grid(40, 41))
-    (policy, best_policy), (value, best_value) = found["policies"], found["values"]
+    policy, best_policy = (policy(angles, speeds) for policy in found["policies"])
+    value, best_value = found["values"]
     np.testing.assert_array_equal(policy, 2 * np.sign(speeds))
     np.testing.assert_allclose(value, 5 * np.cos(angles) - 0.1 * speeds**2, atol=1e-5)
     values = pendulum.value_functions(40, 41, explain.N_TORQUES, gamma=0.9)
@@ -93,6 +95,7 @@ def test_what_is_drawn(monkeypatch, tmp_path):
     np.testing.assert_array_equal(
         best_policy, pendulum.greedy_torques(values[-2], angles, speeds, 0.9)
     )
+    assert found["one_scale"]
 
 
 def test_the_units_are_the_environments(monkeypatch, tmp_path):
@@ -104,32 +107,52 @@ def test_the_units_are_the_environments(monkeypatch, tmp_path):
     agent.standardise_rewards = True
     kept = drawn(monkeypatch, tmp_path, agent, reward_scale=0.1)
     np.testing.assert_array_equal(kept["values"][0], plain["values"][0])
+    assert not kept["one_scale"]
     unit = drawn(monkeypatch, tmp_path, unit_actions=True)  # the Swinger's 2 are clipped
-    np.testing.assert_array_equal(unit["policies"][0], plain["policies"][0])
+    np.testing.assert_array_equal(unit["policies"][0](0.0, 1.0), plain["policies"][0](0.0, 1.0))
 
 
 def test_what_is_written(monkeypatch, tmp_path):
     soft, standardised = Swinger(), Swinger()
     soft.log_alpha, standardised.standardise_rewards = 0.0, True
-    best = ["best policy for γ = 0.9", "best value for γ = 0.9"]
     for agent, q, unit in [
         (Swinger(), "Q(s, π(s))", " rewards"),
         (soft, "soft Q(s, π(s))", " rewards + entropy"),
         (standardised, "Q(s, π(s))", "\nstandardised rewards"),
     ]:
         texts = drawn(monkeypatch, tmp_path, agent)["texts"]
-        assert texts == ["TD3's policy π", f"TD3's {q}", *best, unit, " rewards"]
+        assert texts == ["TD3's policy π", "best policy for γ = 0.9",
+                         f"TD3's {q}", "best value for γ = 0.9", unit, " rewards"]
 
 
 def test_the_line_is_the_episode_that_the_agent_plays(monkeypatch, tmp_path):
     from common.evaluation import Evaluation
 
     agent = td3.TD3(3, 1, td3.ReplayBuffer(10), 8, np.float32([2.0]))
-    (angles, speeds, total), best = drawn(monkeypatch, tmp_path, agent, gamma=1.0)["episodes"]
-    assert angles.shape == speeds.shape == (201,)
-    assert total == pytest.approx(Evaluation("Pendulum-v1", 200).returns(agent, [2])[0], abs=0.01)
+    found = drawn(monkeypatch, tmp_path, agent, gamma=1.0)
+    learned, best = (explain._episode(policy, *found["start"]) for policy in found["policies"])
+    angles, speeds, rewards = learned
+    assert angles.shape == speeds.shape == (201,) and rewards.shape == (200,)
+    played = Evaluation("Pendulum-v1", 200).returns(agent, [2])[0]
+    assert rewards.sum() == pytest.approx(played, abs=0.01)
     assert (best[0][0], best[1][0]) == (angles[0], speeds[0])
-    assert best[2] > total + 100  # it swings up, which an agent that knows nothing does not
+    # It swings up, which an agent that knows nothing does not.
+    assert best[2].sum() > rewards.sum() + 100
+
+
+def test_both_returns_of_both_are_noted(monkeypatch, tmp_path):
+    """What is best with a discount has the larger discounted return, not the larger other one."""
+    notes = []
+    monkeypatch.setattr(explain, "_note", lambda axis, text: notes.append(text))
+    explain.save(Swinger(), settings(tmp_path, gamma=0.9))
+    learned, best = (dict(line.split(": ") for line in note.split("\n")) for note in notes[:2])
+    found = drawn(monkeypatch, tmp_path, gamma=0.9)
+    for noted, policy in zip((learned, best), found["policies"]):
+        *_, rewards = explain._episode(policy, *found["start"])
+        assert float(noted["undiscounted return"]) == pytest.approx(sum(rewards), abs=0.06)
+        discounted = sum(0.9**t * reward for t, reward in enumerate(rewards))
+        assert float(noted["discounted return"]) == pytest.approx(discounted, abs=0.06)
+    assert float(best["discounted return"]) > float(learned["discounted return"])
 
 
 def test_the_environment_is_closed_whatever_it_raises(monkeypatch):

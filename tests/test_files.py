@@ -4,6 +4,7 @@ And what common/weights.py finds, keeps and misses in folders.
 """
 
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -33,7 +34,7 @@ def one_line(error):
 HOLD = """
 import subprocess, sys, time
 from common import files
-with files.Lock(sys.argv[1]):
+with files.locked(sys.argv[1]):
     print("held", flush=True)
     exec(sys.argv[2])
 print("released", flush=True)
@@ -49,7 +50,7 @@ def holder(folder, then="time.sleep(60)"):
 
 
 def assert_free(folder):
-    with files.Lock(folder):
+    with files.locked(folder):
         assert (folder / "training.lock.txt").exists()
     assert not (folder / "training.lock.txt").exists()
 
@@ -58,7 +59,7 @@ def test_the_second_hears_who_holds_the_folder(tmp_path):
     folder = tmp_path / "model" / "TD3_Pendulum-v1"
     with holder(folder) as process:
         for _ in range(2):  # also after the first attempt
-            with pytest.raises(UserError) as error, files.Lock(folder):
+            with pytest.raises(UserError) as error, files.locked(folder):
                 pytest.fail("both hold it")
             line = one_line(error)
             assert line.startswith(f"{folder}: is in use by process {process.pid} on ")
@@ -73,14 +74,14 @@ def test_released_at_the_end_of_the_block_and_after_an_error(tmp_path):
     with holder(tmp_path, "pass") as process:
         assert process.stdout.readline() == "released\n"
     assert_free(tmp_path)
-    with pytest.raises(ValueError), files.Lock(tmp_path):
+    with pytest.raises(ValueError), files.locked(tmp_path):
         raise ValueError
     assert_free(tmp_path)
 
 
 def test_in_one_process_too(tmp_path):
-    with files.Lock(tmp_path), pytest.raises(UserError, match=f"process {os.getpid()} on"):
-        files.Lock(tmp_path).__enter__()
+    with files.locked(tmp_path), pytest.raises(UserError, match=f"process {os.getpid()} on"):
+        files.locked(tmp_path).__enter__()
     assert_free(tmp_path)
 
 
@@ -100,7 +101,7 @@ def test_a_child_that_ends_does_not_release_it(tmp_path, child):
         while said != "over\n":
             said = process.stdout.readline()
         with pytest.raises(UserError, match="is in use by"):
-            files.Lock(tmp_path).__enter__()
+            files.locked(tmp_path).__enter__()
         process.kill()
     assert_free(tmp_path)
 
@@ -127,17 +128,17 @@ def test_a_damaged_description_of_the_holder(tmp_path, content, who):
     with holder(tmp_path) as process:
         (tmp_path / "training.lock.txt").write_bytes(content)
         with pytest.raises(UserError) as error:
-            files.Lock(tmp_path).__enter__()
+            files.locked(tmp_path).__enter__()
         assert who in one_line(error)
         process.kill()
 
 
 def test_a_lock_of_another_name(tmp_path):
-    own, other = (files.Lock(tmp_path, "--runs-dir", "run.lock") for _ in range(2))
+    run = functools.partial(files.locked, tmp_path, "--runs-dir", "run.lock")
     held = pytest.raises(files.InUse, match=r"in use by .* give another --runs-dir\.")
-    with own, files.Lock(tmp_path), held, other:  # one of each name is not in the other's way
+    with run(), files.locked(tmp_path), held, run():  # one of each name is not in the other's way
         pytest.fail("both hold it")
-    with other:
+    with run():
         pass
     assert {*os.listdir(tmp_path)} <= {"run.lock", "training.lock"}  # on Windows, none is left
 
@@ -151,7 +152,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     for _ in range(2):
-        with files.Lock(tmp_path):
+        with files.locked(tmp_path):
             (line,) = capsys.readouterr().out.splitlines()
             assert f"cannot be locked ({os.strerror(number)}). See to it" in line
     monkeypatch.undo()
@@ -162,7 +163,7 @@ def test_a_lock_in_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / ODD_NAMES[0]):
         with pytest.raises(UserError) as error:
-            files.Lock(folder, "--runs-dir").__enter__()
+            files.locked(folder, "--runs-dir").__enter__()
         assert one_line(error).startswith("--runs-dir ")
 
 
@@ -196,6 +197,19 @@ def test_git_ignores_what_a_training_leaves():
 )
 def test_one_line(thing, line):
     assert errors.one_line(thing) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ZeroDivisionError("the\n joint"), "ZeroDivisionError: the joint"),
+        (KeyError(), "KeyError"),
+        (OSError(errno.ENOENT, "None", "a"), "FileNotFoundError: [Errno 2] None: 'a'"),
+        (UserError("--env x: give another."), "--env x: give another."),
+    ],
+)
+def test_one_line_of_an_error_of_others(error, line):
+    assert errors.one_line(error, kind=True) == line
 
 
 def test_one_line_of_another_length():
@@ -237,12 +251,12 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
 def test_odd_names(tmp_path, name):
     folder = tmp_path / name
     path = weights.path(folder, "TD3", ENV)
-    rewards = ([-1.0], [-1.0], "TD3", ENV, 2)
+    rewards = ([-1.0], [-1.0], "TD3", ENV, "chapter", 2)
     actions = [
         lambda: files.check_writable(folder, "--model-dir"),
         lambda: weights.save(path, "TD3", ENV, make()),
         lambda: curve.save(folder / "td3.png", *rewards),
-        lambda: files.Lock(folder).__enter__(),
+        lambda: files.locked(folder).__enter__(),
     ]
     for action in actions:
         if name == ODD_NAMES[0]:
@@ -301,7 +315,7 @@ def test_missing_weights_name_the_whole_path_and_what_there_is(tmp_path, monkeyp
         weights.load(path, "TD3", ENV, make())
     line = one_line(error)
     assert line.startswith(f"{tmp_path / path}: there is no such file. Train first, with --train.")
-    assert "There are weights of DDPG_Pendulum-v1, " in line and "TD3_Pendulum-v1_tuned" in line
+    assert line.endswith(" There are weights for --preset chapter and --preset tuned.")
     weights.save(weights.path("mine", "TD3", "Task-v0"), "TD3", "Task-v0", make())
     with pytest.raises(UserError) as error:
         weights.load(weights.path("mine", "TD3", ENV), "TD3", ENV, make())

@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import film
+from common import film, testing
 from common.errors import UserError
 from common.film import Film
-
-ENV = "Pendulum-v1"
 
 
 def moving_square(count, shape=(500, 500, 3)):
@@ -65,16 +63,23 @@ def refusal(call, *args):
 
 
 @pytest.mark.parametrize(
-    ("folder", "env_id", "expected"),
+    ("folder", "env_id", "record", "expected"),
     [
-        ("image", ENV, "image/td3.gif"),
-        ("image", "gymnasium:Pendulum-v1", "image/td3.gif"),
-        ("image", "ALE/Pong-v5", "image/td3_ALE-Pong-v5.gif"),
-        ("mine", ENV, "mine/td3_Pendulum-v1.gif"),
+        ("image", "Pendulum-v1", True, Path("image/td3.gif")),
+        ("mine", "ALE/Pong-v5", True, Path("mine/td3_ALE-Pong-v5.gif")),
+        ("mine", "Pendulum-v1", "film.mp4", "film.mp4"),
+        ("mine", "Pendulum-v1", None, None),
     ],
 )
-def test_path(folder, env_id, expected):
-    assert film.path(folder, "TD3", env_id) == Path(expected)
+def test_the_usual_film_is_beside_the_curve(folder, env_id, record, expected, monkeypatch):
+    opened = []
+    env = types.SimpleNamespace(close=lambda: None, seed=lambda seed: None)
+    monkeypatch.setattr(testing, "make", lambda env_id, render, record, unit_actions:
+                        opened.append(record) or env)
+    settings = types.SimpleNamespace(image_dir=folder, env_id=env_id, record=record, seed=2,
+                                     task=("TD3", env_id, "chapter"), unit_actions=False)
+    testing.Testing(None, env, settings)
+    assert opened == [expected]
 
 
 @pytest.mark.parametrize("name", ["film", "film.png", "film.gif.part", "gif", ".gif", ""])

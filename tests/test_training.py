@@ -173,8 +173,9 @@ def test_the_best_weights_are_kept(training, capsys):
     with training(5, EVALUATE_EVERY=200, KEEP="best") as log:
         log.agent.save = lambda: saved.append(log.steps)
         means = iter([-9.0, -5.0, -7.0, -4.0, -6.0])
-        play_starts, log._play = log._play, lambda starts: (
-            play_starts(starts) if len(starts) == 100 else [next(means)]
+        real = log.evaluation.returns
+        log.evaluation.returns = lambda agent, starts: (
+            real(agent, starts) if len(starts) == 100 else [next(means)]
         )
         learns(log)
         for _ in log.episodes():
@@ -405,10 +406,8 @@ def test_everything_is_closed_in_the_end(training):
         log = training(2, EVALUATE_EVERY=200)
         closed = []
         log.env.close = lambda closed=closed: closed.append("env")
+        log.evaluation.close = lambda closed=closed: closed.append("evaluation")
         with contextlib.suppress(UserError), log:
-            log.evaluation.close = lambda closed=closed: closed.append("evaluation")
             if error:
                 raise error
-        assert "env" in closed
-
-
+        assert closed == ["evaluation", "env"]

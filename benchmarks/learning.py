@@ -1,0 +1,224 @@
+"""Do these scripts learn as well as a library that people trust? TD3 and SAC on MuJoCo, with SBX.
+
+    pip install -r requirements-bench.txt -r requirements-envs.txt
+    python benchmarks/learning.py           the runs that are missing, then pictures and table
+    python benchmarks/learning.py --draw    pictures and table of the runs that are there
+
+The papers' preset, and SBX with the same settings as far as it has them: the same seeds, steps,
+and greedy evaluations from the same start states. A run takes ten minutes to half an hour on two
+cores. Each is kept in benchmarks/learning.json when it has finished; the same command goes on.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import compare
+from common import curve, runs
+from common.defaults import PRESETS
+from common.evaluation import VALIDATION_STARTS
+from common.files import write_atomically
+
+KEPT = ROOT / "benchmarks" / "learning.json"
+TASKS = ["Hopper-v5", "HalfCheetah-v5"]
+ALGORITHMS = ["td3", "sac"]
+LIBRARIES = {"this project": "#1f77b4", "SBX": "#2ca02c"}
+SEEDS = range(3)
+STEPS, EVERY, EPISODES = 100_000, 5000, 10
+READ_AT = [50_000, 100_000]  # the table's columns
+PACKAGES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}
+
+
+def of_this_project(algorithm, task, seed, folder):
+    """The evaluations (steps, mean return) of one training of a script, resumed if it was cut.
+
+    A script evaluates when the episode in which it is due is over: up to 1,000 steps later.
+    """
+    words = ["--algorithms", algorithm, "--env", task, "--preset", "paper", "--steps", str(STEPS),
+             "--evaluate-every", str(EVERY), "--evaluation-episodes", str(EPISODES)]
+    settings, _ = compare.settings_of(*compare.parse(words))
+    run, = compare.all_runs(settings, [seed])
+    measured = runs.execute(run, folder.resolve(), threads=2)
+    return [(steps // EVERY * EVERY, sum(returns) / len(returns))
+            for steps, returns in measured["evaluations"]]
+
+
+def of_sbx(algorithm, task, seed):
+    """The same of SBX, in this process."""
+    import gymnasium
+    import numpy as np
+    import sbx
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    preset = PRESETS[algorithm.upper()]["paper"]
+    width = preset["HIDDEN_DIM"]
+    settings = {
+        "batch_size": preset["BATCH_SIZE"], "buffer_size": preset["REPLAY_BUFFER_SIZE"],
+        "gamma": preset["GAMMA"], "tau": preset["SOFT_TAU"],
+        "learning_rate": preset["POLICY_LR"], "learning_starts": preset["LEARN_AFTER"],
+        "train_freq": 1, "gradient_steps": preset["UPDATE_ITR"], "seed": seed,
+        # the chapter's policy has three hidden layers, its Q networks have two
+        "policy_kwargs": {"net_arch": {"pi": [width] * 3, "qf": [width] * 2}},
+    }
+    env = gymnasium.make(task)
+    if algorithm == "td3":
+        size = env.action_space.shape[0]
+        settings |= {
+            "policy_delay": preset["POLICY_TARGET_UPDATE_INTERVAL"],
+            "action_noise": NormalActionNoise(
+                np.zeros(size), np.full(size, preset["EXPLORE_NOISE_SCALE"])
+            ),
+            "target_policy_noise": preset["EVAL_NOISE_SCALE"],
+            "target_noise_clip": 2 * preset["EVAL_NOISE_SCALE"],  # as evaluate() does
+        }
+    evaluations, playground = [], gymnasium.make(task)
+
+    class Evaluate(BaseCallback):
+        """Every so many steps, greedy episodes from the starts that the scripts use."""
+
+        def _on_step(self):
+            if self.num_timesteps % EVERY == 0:
+                returns = [self._play(start) for start in VALIDATION_STARTS[:EPISODES]]
+                evaluations.append((self.num_timesteps, float(np.mean(returns))))
+            return True
+
+        def _play(self, start):
+            state, _ = playground.reset(seed=start)
+            total, over = 0.0, False
+            while not over:
+                action, _ = self.model.predict(state, deterministic=True)
+                state, reward, done, cut, _ = playground.step(action)
+                total, over = total + reward, done or cut
+            return float(total)
+
+    model = getattr(sbx, algorithm.upper())("MlpPolicy", env, **settings)
+    model.learn(STEPS, callback=Evaluate())
+    return evaluations
+
+
+def finished():
+    """The runs that are kept: list of dict."""
+    return json.loads(KEPT.read_text(encoding="utf-8"))["runs"] if KEPT.exists() else []
+
+
+def measure(library, algorithm, task, seed):
+    """Make one run and keep it."""
+    began = time.time()
+    if library == "SBX":
+        line = [sys.executable, __file__, "--sbx", algorithm, task, str(seed)]
+        said = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
+        evaluations = json.loads(said.splitlines()[-1])
+    else:
+        folder = ROOT / "runs" / "learning" / f"{algorithm}_{task}_{seed}"
+        evaluations = of_this_project(algorithm, task, seed, folder)
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
+                            stdout=subprocess.PIPE, text=True).stdout.strip()
+    versions = {name: importlib.metadata.version(name)
+                for name in [*PACKAGES[library], "gymnasium", "mujoco"]}
+    run = {"library": library, "algorithm": algorithm, "task": task, "seed": seed,
+           "evaluations": evaluations, "seconds": round(time.time() - began), "commit": commit,
+           "versions": versions, "python": platform.python_version(),
+           "date": date.today().isoformat()}
+    kept = [json.dumps(one) for one in [*finished(), run]]  # a line for each
+    text = '{"runs": [\n' + ",\n".join(kept) + "\n]}\n"
+    write_atomically(KEPT, lambda file: file.write(text.encode()))
+    print(f"{library}, {algorithm} on {task}, seed {seed}: {evaluations[-1][1]:.0f} "
+          f"in {run['seconds']} s", flush=True)
+
+
+def curves(found, library, algorithm, task):
+    """dict from steps to the mean returns of the seeds."""
+    returns = {}
+    for run in found:
+        if (run["library"], run["algorithm"], run["task"]) == (library, algorithm, task):
+            for steps, mean in run["evaluations"]:
+                returns.setdefault(steps, []).append(mean)
+    return returns
+
+
+def draw(found, task, path):
+    """Both libraries' learning curves on one task: mean and range over the seeds."""
+    with curve.new_figure(12, 5) as figure:
+        _draw(found, task, figure)
+        curve.save_figure(figure, path)
+
+
+def _draw(found, task, figure):
+    for number, algorithm in enumerate(ALGORITHMS):
+        axes = figure.add_subplot(1, 2, number + 1)
+        for library, color in LIBRARIES.items():
+            returns = curves(found, library, algorithm, task)
+            n = max(map(len, returns.values()), default=0)
+            if not n:
+                continue
+            steps = sorted(returns)
+            means = [sum(returns[s]) / len(returns[s]) for s in steps]
+            axes.plot(steps, means, color=color, label=f"{library}, {n} seed{'s' * (n > 1)}")
+            axes.fill_between(steps, [min(returns[s]) for s in steps],
+                              [max(returns[s]) for s in steps], color=color, alpha=0.2, lw=0)
+        axes.set_title(f"{algorithm.upper()} on {task}: mean and range over seeds")
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel(f"mean return of {EPISODES} greedy episodes")
+        axes.legend(loc="upper left")
+        axes.grid(alpha=0.3)
+
+
+def table(found):
+    """Returns at READ_AT, mean and range over seeds, as Markdown."""
+    lines = ["| task | algorithm | library | seeds | "
+             + " | ".join(f"at {steps:,} steps" for steps in READ_AT) + " | minutes a run |",
+             "|---" * (5 + len(READ_AT)) + "|"]
+    for task in TASKS:
+        for algorithm in ALGORITHMS:
+            for library in LIBRARIES:
+                returns = curves(found, library, algorithm, task)
+                if not returns:
+                    continue
+                cells = [f"{sum(r) / len(r):.0f} ({min(r):.0f} to {max(r):.0f})"
+                         for r in (returns.get(steps) for steps in READ_AT) if r]
+                taken = [run["seconds"] / 60 for run in found
+                         if (run["library"], run["algorithm"], run["task"])
+                         == (library, algorithm, task)]
+                lines.append(f"| {task} | {algorithm.upper()} | {library} | {len(taken)} | "
+                             + " | ".join(cells)
+                             + f" | {min(taken):.0f} to {max(taken):.0f} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draw", action="store_true", help="train nothing")
+    parser.add_argument("--sbx", nargs=3, help=argparse.SUPPRESS)  # in a process of its own
+    args = parser.parse_args()
+    if args.sbx:
+        algorithm, task, seed = args.sbx
+        print("\n" + json.dumps(of_sbx(algorithm, task, int(seed))))
+        return
+    done = {(run["library"], run["algorithm"], run["task"], run["seed"]) for run in finished()}
+    for seed in [] if args.draw else SEEDS:  # seed by seed, so that early pictures are fair
+        for task in TASKS:
+            for algorithm in ALGORITHMS:
+                for library in LIBRARIES:
+                    if (library, algorithm, task, seed) not in done:
+                        measure(library, algorithm, task, seed)
+    found = finished()
+    for task in TASKS:
+        path = ROOT / "image" / f"learning_{task}.png"
+        draw(found, task, path)
+        print(f"Saved {path}")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
