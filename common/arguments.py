@@ -35,10 +35,12 @@ _RUN = {
     "--record": (None, ("FILE", ""), "with --test: film the first episode, no display needed "
                  "(.gif or .mp4; default: a .gif in the folder of the curves)"),
     "--explain": (False, None, "with --test: draw what was learned of Pendulum, beside the best"),
+    "--page": (False, None, "with --test: what was learned of Pendulum, to play with in a browser"),
     "--eager": (False, None, "run updates uncompiled: slow, but breakpoints work"),
     "--verbose": (False, None, "show the packages' logs, and tracebacks"),
 }
-_NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test"}
+_NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test",
+          "page": "test"}
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -52,7 +54,7 @@ class Settings:
         preset: name.
         constants: read-only dict of the script's constants with a flag, by name.
         everything: the same with ALG_NAME and the constants of every run (common/defaults.py).
-        train, test, resume, explain, eager, verbose: bool.
+        train, test, resume, explain, page, eager, verbose: bool.
         tensorboard: None or a folder.
         record: None, a file, or "" for the usual one.
         and each constant of every run in small letters: train_steps, model_dir, ...
@@ -69,6 +71,7 @@ class Settings:
     tensorboard: str | None
     record: str | None
     explain: bool
+    page: bool
     eager: bool
     verbose: bool
 
@@ -278,11 +281,14 @@ def _check_together(settings):
         from common import film
 
         film.check(settings.record)
-    if settings.explain:
+    if settings.explain or settings.page:
         from common import explain
 
         if not explain.can_show(settings.env_id):
-            raise UserError("--explain needs --env Pendulum-v1: it draws over angle and speed")
+            if settings.explain:
+                raise UserError("--explain needs --env Pendulum-v1: it draws over angle and speed")
+            raise UserError("--page needs --env Pendulum-v1, whose dynamics it has; --record films "
+                            "any task")
 
 
 def _add_to(group, constant):

@@ -64,8 +64,8 @@ def save(agent, settings):
     units = [f" {'standardised ' * standardised}rewards{' + entropy' * soft}", " rewards"]
     if standardised:
         units[0] = units[0].replace(" ", "\n", 1)  # a long label takes two lines
-    start = _start(settings)
-    episodes = [_episode(policy, *start) for policy in (learned, best)]
+    first = start(settings)
+    episodes = [_episode(policy, *first) for policy in (learned, best)]
     policies = [policy(angles, speeds) for policy in (learned, best)]
     file = path(settings.image_dir, name, settings.env_id, settings.preset)
     with curve.new_figure(12, 10.5) as figure:
@@ -79,7 +79,7 @@ def _states(angle, speed):
     return np.stack([np.cos(angle), np.sin(angle), speed], -1).astype(np.float32).reshape(-1, 3)
 
 
-def _start(settings):
+def start(settings):
     """Angle and speed at which the first test episode starts."""
     from common.making import make  # late: not before the flags have been read
 

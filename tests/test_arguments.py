@@ -83,7 +83,7 @@ FLAGS = {  # flag and value's name: meaning and default
     "--image-dir DIR": "folder of the curves (default: image)",
 }
 RUN = {"train": False, "test": False, "preset": "chapter", "resume": False, "tensorboard": None,
-       "record": None, "explain": False, "eager": False, "verbose": False}
+       "record": None, "explain": False, "page": False, "eager": False, "verbose": False}
 
 
 @pytest.fixture
@@ -168,6 +168,7 @@ def test_a_command_can_be_read_again_and_refuses_without_a_word(script, capsys):
         ("--train --tensorboard here", {"train": True, "tensorboard": "here"}),
         ("--test --record", {"test": True, "record": ""}),
         ("--test --explain", {"test": True, "explain": True}),
+        ("--test --page", {"test": True, "page": True}),
         ("--record --test", {"test": True, "record": ""}),
         ("--test --record a.mp4", {"test": True, "record": "a.mp4"}),
         ("--train --preset paper", {"train": True, "preset": "paper"}),
@@ -280,6 +281,9 @@ def test_an_environments_former_id_becomes_the_present_one(script, capsys):
         ("--train --explain", "--explain needs --test"),
         ("--test --explain --env Hopper-v4",
          "--explain needs --env Pendulum-v1: it draws over angle and speed"),
+        ("--train --page", "--page needs --test"),
+        ("--test --page --env Hopper-v4",
+         "--page needs --env Pendulum-v1, whose dynamics it has; --record films any task"),
         ("--train fast", "unknown argument fast; td3.py --help lists all flags"),
         ("--train --gamma", "--gamma needs a value"),
         ("--train --gamma --test", "--gamma needs a value"),
@@ -529,7 +533,8 @@ def test_help_has_every_flag_in_80_columns_and_imports_nothing_heavy(script):
     assert "More about it" not in done.stdout
     run_group, constants_group = done.stdout.split("\nrun:\n")[1].split("\nconstants:\n")
     for flag in ("--train", "--test", "--preset NAME", "--resume", r"--tensorboard \[DIR\]",
-                 r"--record \[FILE\]", "--explain", "--eager", "--verbose", "-h, --help"):
+                 r"--record \[FILE\]", "--explain", "--page", "--eager", "--verbose",
+                 "-h, --help"):
         assert re.search(rf"^  {flag} +\w", run_group, re.M), flag
     assert "chapter, paper, tuned (default: chapter)" in " ".join(run_group.split())
     entries = re.split(r"^  (?=-)", constants_group, flags=re.M)[1:]
