@@ -27,12 +27,8 @@ def path(image_dir, algorithm, env_id, preset="chapter"):
 def save(agent, settings):
     """Write the page of one agent, which starts as the first test episode; prints where it is.
 
-    Args:
-        agent: a DDPG, TD3 or SAC.
-        settings: what arguments.parse() returned.
-
-    Raises:
-        UserError: the file cannot be written.
+    `agent` is a DDPG, TD3 or SAC, `settings` what arguments.parse() returned. Raises UserError if
+    the file cannot be written.
     """
     from common.networks import networks_of  # late: it takes TensorLayer
 
