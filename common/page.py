@@ -1,6 +1,7 @@
 """--page: what was learned of Pendulum to play with, one HTML file that a browser opens alone.
 
     python -m common.page        docs/play.html anew, from the shipped weights
+
 The page itself is common/page.html; here it is filled with agents.
 """
 
