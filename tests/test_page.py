@@ -4,7 +4,6 @@ import base64
 import contextlib
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +20,6 @@ from common.making import make
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 NASTY = "</script><script>document.title = 'taken'</script><img src=x onerror=\"alert('\u2028')\">"
-OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-           "--disable-background-networking", "--disable-component-update", "--disable-sync",
-           "--window-size=1280,1000"]
 
 
 def data_of(html):
@@ -121,21 +117,16 @@ def test_a_run_writes_what_is_in_the_shipped_page(script, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
+def chromium():
     """A headless Chromium, driven by Selenium."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip("needs Chromium and its driver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
+    import play_picture
+
+    with contextlib.ExitStack() as stack:
+        try:
+            browser = stack.enter_context(play_picture.chromium())
+        except (ImportError, FileNotFoundError) as error:
+            pytest.skip(str(error))
+        yield browser
 
 
 @pytest.fixture
@@ -153,9 +144,10 @@ def play(browser):
     return browser
 
 
-def opened(browser, file, language, width=1280, height=1000):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500})
+def opened(browser, file, language, width=1280):
+    from play_picture import resize
+
+    resize(browser, width, 1000)
     browser.get("about:blank")
     browser.get(f"{file.as_uri()}#{language}")
 
