@@ -28,6 +28,7 @@ _RUN = [
     Constant("TEST", False, "play with the saved weights; with --train, after it"),
     Constant("RESUME", False, "with --train: go on where a training was stopped or killed"),
     Constant("EXPLAIN", False, "with --test: draw what was learned of Pendulum beside the best"),
+    Constant("PAGE", False, "with --test: what was learned of Pendulum, to play with in a browser"),
     Constant("EAGER", False, "run the updates uncompiled: slow, but breakpoints work"),
     Constant("VERBOSE", False, "show the packages' logs, and tracebacks"),
     Constant("RECORD", None, "with --test: film the first episode as .gif or .mp4, no display "
@@ -35,9 +36,10 @@ _RUN = [
     Constant("TENSORBOARD", None, "with --train: write curves for TensorBoard (without DIR: "
              "into runs)", ("DIR", "runs")),
 ]
-_NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test"}
+_NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test",
+          "page": "test"}
 GROUPS = {  # of --help and of the READMEs, where a script has such a flag
-    "run": "train test env seed preset resume render explain eager verbose",
+    "run": "train test env seed preset resume render explain page eager verbose",
     "training": "episodes steps max-steps batch-size update-itr learn-after memory-capacity "
                 "replay-buffer-size",
     "updates": "lr-a lr-c q-lr soft-q-lr policy-lr alpha-lr gamma tau soft-tau eval-noise-scale "
@@ -59,7 +61,7 @@ class Settings(SimpleNamespace):
         algorithm: its ALG_NAME.
         constants: read-only dict of the script's constants with a flag, by name.
         everything: the same with ALG_NAME and the constants of every run (common/defaults.py).
-        train, test, resume, explain, eager, verbose: bool.
+        train, test, resume, explain, page, eager, verbose: bool.
         record: None, a file, or True for the usual one.
         tensorboard: None or a folder.
         env_id, preset, seed: as the flags --env, --preset and --seed.
@@ -242,11 +244,14 @@ def _check_together(settings):
         from common import film
 
         film.check(settings.record)
-    if settings.explain:
+    if settings.explain or settings.page:
         from common import explain
 
         if not explain.can_show(settings.env_id):
-            raise UserError("--explain needs --env Pendulum-v1: it draws over angle and speed")
+            if settings.explain:
+                raise UserError("--explain needs --env Pendulum-v1: it draws over angle and speed")
+            raise UserError("--page needs --env Pendulum-v1, whose dynamics it has; --record films "
+                            "any task")
 
 
 class Parser(argparse.ArgumentParser):

@@ -60,7 +60,7 @@ def save(agent, settings):
     beside = curve.path(settings.image_dir, *settings.task)
     file = beside.with_name(f"{beside.stem}_explained.png")
     with curve.new_figure(12, 10.5) as figure:
-        _draw(figure, columns, _start(settings), gamma, one_scale=not standardised)
+        _draw(figure, columns, start(settings), gamma, one_scale=not standardised)
         curve.save_figure(file, figure)
     print(f"Saved {file}", flush=True)
 
@@ -70,7 +70,7 @@ def _states(angle, speed):
     return np.stack([np.cos(angle), np.sin(angle), speed], -1).astype(np.float32).reshape(-1, 3)
 
 
-def _start(settings):
+def start(settings):
     """Angle and speed at which the first test episode starts."""
     from common.making import make  # late: not before the flags have been read
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common import curve, explain
+from common import curve, explain, page
 from common.making import make
 
 
@@ -11,7 +11,7 @@ class Testing:
 
     The training's environment is closed first, for a simulator may be open only once. At the
     end of the block the environment is closed, which finishes the film, mean and standard
-    deviation are printed, and with --explain what was learned is drawn.
+    deviation are printed, and with --explain or --page what was learned is shown.
 
     Args:
         agent: that plays.
@@ -45,3 +45,5 @@ class Testing:
                   f"| Standard Deviation: {np.std(self.rewards):.4f}")
             if self.settings.explain:
                 explain.save(self.agent, self.settings)
+            if self.settings.page:
+                page.save(self.agent, self.settings)

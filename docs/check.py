@@ -146,6 +146,7 @@ def flags():
         known[file] = {"--help"} | {
             node.args[0].value for node in ast.walk(tree_of(file))
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+            and isinstance(node.args[0], ast.Constant)  # not one handed on to a browser
         }
     known["compare.py"] |= set().union(*(known[script] for script in SCRIPTS))
     return known

@@ -63,6 +63,8 @@ FLAGS = {  # group -> flag and value's name -> meaning, limits and default
         "--render": "show each training step in a window (default: off)",
         "--explain": "with --test: draw what was learned of Pendulum beside the best "
         "(default: off)",
+        "--page": "with --test: what was learned of Pendulum, to play with in a browser "
+        "(default: off)",
         "--eager": "run the updates uncompiled: slow, but breakpoints work (default: off)",
         "--verbose": "show the packages' logs, and tracebacks (default: off)",
     },
@@ -110,7 +112,7 @@ FLAGS = {  # group -> flag and value's name -> meaning, limits and default
     },
 }
 RUN = {"train": False, "test": False, "preset": "chapter", "resume": False, "tensorboard": None,
-       "record": None, "explain": False, "eager": False, "verbose": False}
+       "record": None, "explain": False, "page": False, "eager": False, "verbose": False}
 
 
 @pytest.fixture
@@ -195,6 +197,7 @@ def test_a_command_can_be_read_again_and_refuses_without_a_word(script, capsys):
         ("--train --tensorboard here", {"train": True, "tensorboard": "here"}),
         ("--test --record", {"test": True, "record": True}),
         ("--test --explain", {"test": True, "explain": True}),
+        ("--test --page", {"test": True, "page": True}),
         ("--record --test", {"test": True, "record": True}),
         ("--test --record a.mp4", {"test": True, "record": "a.mp4"}),
         ("--train --preset paper", {"train": True, "preset": "paper"}),
@@ -308,6 +311,9 @@ def test_an_environments_former_id_becomes_the_present_one(script, capsys):
         ("--train --explain", "--explain needs --test"),
         ("--test --explain --env Hopper-v4",
          "--explain needs --env Pendulum-v1: it draws over angle and speed"),
+        ("--train --page", "--page needs --test"),
+        ("--test --page --env Hopper-v4",
+         "--page needs --env Pendulum-v1, whose dynamics it has; --record films any task"),
         ("--train fast", "unknown argument fast; td3.py --help lists all flags"),
         ("--train --gamma", "--gamma needs a value"),
         ("--train --gamma --test", "--gamma needs a value"),

@@ -168,7 +168,7 @@ def test_the_environment_is_closed_whatever_it_raises(monkeypatch):
     env = Broken()
     monkeypatch.setattr("common.making.make", lambda env_id: env)
     with pytest.raises(OSError, match="no simulator"):
-        explain._start(settings("image"))
+        explain.start(settings("image"))
     assert env.closed
 
 
