@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "_GRID", (10, 11, 3))
     monkeypatch.setattr(page, "described", lambda arrays, settings: {})
     (tmp_path / "file").write_text("")
-    of_run = settings(tmp_path / "file", model_dir="model", task=("TD3", "Pendulum-v1", "chapter"))
+    of_run = settings(tmp_path / "file")
     with pytest.raises(UserError, match="is a file"):
         page.save(SimpleNamespace(), of_run)
 
