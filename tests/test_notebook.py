@@ -222,6 +222,7 @@ def test_five_exercises_have_a_check_and_a_folded_answer_that_passes_it(notebook
         assert text.source.endswith("</details>")
         # JupyterLab folds both; elsewhere they can be read
         assert answer.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True}
+        assert answer.source.startswith("# An answer (一个答案)\n")  # the fold shows this line
         assert answer.source.splitlines()[-1].startswith(f"check_{number}(")
         assert printed(answer).splitlines()[-1] == "passed (通过)"
 
