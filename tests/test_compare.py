@@ -338,14 +338,17 @@ SIGNALS = [("SIGINT", 130, 2), ("SIGTERM", 143, 1), ("SIGHUP", 129, 1)]
 def test_a_signal_leaves_what_the_same_command_goes_on_with(compared, tmp_path, name, status,
                                                            times):
     flags = ["--algorithms", "td3", "--seeds", "0-1", "--workers", "1", *TINY]
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP, for children too
     process = subprocess.Popen(command(tmp_path, *flags), cwd=ROOT, env=environment(), text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    signal.signal(number, before)
     for line in process.stdout:
         if line.startswith("TD3, seed 0: "):
             break
     time.sleep(1)
     for _ in range(times):
-        process.send_signal(getattr(signal, name))
+        process.send_signal(number)
         time.sleep(0.1)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status
