@@ -150,10 +150,11 @@ def draw(found, task, path):
     """Both libraries' learning curves on one task: mean and range over the seeds."""
     with curve.new_figure(12, 5) as figure:
         _draw(found, task, figure)
-        curve.save_figure(figure, path)
+        curve.save_figure(path, figure)
 
 
 def _draw(found, task, figure):
+    figure.suptitle(f"{task}, the papers' constants: mean and range over seeds", fontsize=18)
     for number, algorithm in enumerate(ALGORITHMS):
         axes = figure.add_subplot(1, 2, number + 1)
         for library, color in LIBRARIES.items():
@@ -166,10 +167,11 @@ def _draw(found, task, figure):
             axes.plot(steps, means, color=color, label=f"{library}, {n} seed{'s' * (n > 1)}")
             axes.fill_between(steps, [min(returns[s]) for s in steps],
                               [max(returns[s]) for s in steps], color=color, alpha=0.2, lw=0)
-        axes.set_title(f"{algorithm.upper()} on {task}: mean and range over seeds")
+        axes.set_title(algorithm.upper())
         axes.set_xlabel("environment steps")
-        axes.set_ylabel(f"mean return of {EPISODES} greedy episodes")
-        axes.legend(loc="upper left")
+        axes.set_ylabel(f"return of {EPISODES} greedy episodes")
+        if axes.has_data():
+            axes.legend(loc="upper left")
         axes.grid(alpha=0.3)
 
 
