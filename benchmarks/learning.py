@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import compare
-from common import curve, runs
+from common import comparison, runs
 from common.defaults import PRESETS
 from common.evaluation import VALIDATION_STARTS
 from common.files import write_atomically
@@ -31,7 +31,7 @@ from common.files import write_atomically
 KEPT = ROOT / "benchmarks" / "learning.json"
 TASKS = ["Hopper-v5", "HalfCheetah-v5"]
 ALGORITHMS = ["td3", "sac"]
-LIBRARIES = {"this project": "#1f77b4", "SBX": "#2ca02c"}
+LIBRARIES = ["this project", "SBX"]
 SEEDS = range(3)
 STEPS, EVERY, EPISODES = 100_000, 5000, 10
 READ_AT = [50_000, 100_000]  # the table's columns
@@ -39,17 +39,12 @@ PACKAGES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}
 
 
 def of_this_project(algorithm, task, seed, folder):
-    """The evaluations (steps, mean return) of one training of a script, resumed if it was cut.
-
-    A script evaluates when the episode in which it is due is over: up to 1,000 steps later.
-    """
+    """The evaluations [steps, returns] of one training of a script, resumed if it was cut."""
     words = ["--algorithms", algorithm, "--env", task, "--preset", "paper", "--steps", str(STEPS),
              "--evaluate-every", str(EVERY), "--evaluation-episodes", str(EPISODES)]
     settings, _ = compare.settings_of(*compare.parse(words))
     run, = compare.all_runs(settings, [seed])
-    measured = runs.execute(run, folder.resolve(), threads=2)
-    return [(steps // EVERY * EVERY, sum(returns) / len(returns))
-            for steps, returns in measured["evaluations"]]
+    return runs.execute(run, folder.resolve(), threads=2)["evaluations"]
 
 
 def of_sbx(algorithm, task, seed):
@@ -86,10 +81,13 @@ def of_sbx(algorithm, task, seed):
     class Evaluate(BaseCallback):
         """Every so many steps, greedy episodes from the starts that the scripts use."""
 
+        def _on_training_start(self):
+            self._on_step()  # the scripts, too, evaluate before they learn
+
         def _on_step(self):
             if self.num_timesteps % EVERY == 0:
                 returns = [self._play(start) for start in VALIDATION_STARTS[:EPISODES]]
-                evaluations.append((self.num_timesteps, float(np.mean(returns))))
+                evaluations.append([self.num_timesteps, returns])
             return True
 
         def _play(self, start):
@@ -132,68 +130,36 @@ def measure(library, algorithm, task, seed):
     kept = [json.dumps(one) for one in [*finished(), run]]  # a line for each
     text = '{"runs": [\n' + ",\n".join(kept) + "\n]}\n"
     write_atomically(KEPT, lambda file: file.write(text.encode()))
-    print(f"{library}, {algorithm} on {task}, seed {seed}: {evaluations[-1][1]:.0f} "
+    _, returns = evaluations[-1]
+    print(f"{library}, {algorithm} on {task}, seed {seed}: {sum(returns) / len(returns):.0f} "
           f"in {run['seconds']} s", flush=True)
 
 
-def curves(found, library, algorithm, task):
-    """dict from steps to the mean returns of the seeds."""
-    returns = {}
-    for run in found:
-        if (run["library"], run["algorithm"], run["task"]) == (library, algorithm, task):
-            for steps, mean in run["evaluations"]:
-                returns.setdefault(steps, []).append(mean)
-    return returns
-
-
-def draw(found, task, path):
-    """Both libraries' learning curves on one task: mean and range over the seeds."""
-    with curve.new_figure(12, 5) as figure:
-        _draw(found, task, figure)
-        curve.save_figure(path, figure)
-
-
-def _draw(found, task, figure):
-    figure.suptitle(f"{task}, the papers' constants: mean and range over seeds", fontsize=18)
-    for number, algorithm in enumerate(ALGORITHMS):
-        axes = figure.add_subplot(1, 2, number + 1)
-        for library, color in LIBRARIES.items():
-            returns = curves(found, library, algorithm, task)
-            n = max(map(len, returns.values()), default=0)
-            if not n:
-                continue
-            steps = sorted(returns)
-            means = [sum(returns[s]) / len(returns[s]) for s in steps]
-            axes.plot(steps, means, color=color, label=f"{library}, {n} seed{'s' * (n > 1)}")
-            axes.fill_between(steps, [min(returns[s]) for s in steps],
-                              [max(returns[s]) for s in steps], color=color, alpha=0.2, lw=0)
-        axes.set_title(algorithm.upper())
-        axes.set_xlabel("environment steps")
-        axes.set_ylabel(f"return of {EPISODES} greedy episodes")
-        if axes.has_data():
-            axes.legend(loc="upper left")
-        axes.grid(alpha=0.3)
+def measured(found, task):
+    """The runs of a task as common/comparison.py takes them: dict from a label to a list."""
+    settings = {}
+    for algorithm in ALGORITHMS:
+        for library in LIBRARIES:
+            key = library, algorithm, task
+            runs_of = [r for r in found if (r["library"], r["algorithm"], r["task"]) == key]
+            if runs_of:
+                settings[f"{algorithm.upper()}, {library}"] = runs_of
+    return settings
 
 
 def table(found):
     """Returns at READ_AT, mean and range over seeds, as Markdown."""
-    lines = ["| task | algorithm | library | seeds | "
+    lines = ["| task | setting | seeds | "
              + " | ".join(f"at {steps:,} steps" for steps in READ_AT) + " | minutes a run |",
-             "|---" * (5 + len(READ_AT)) + "|"]
+             "|---" * (4 + len(READ_AT)) + "|"]
     for task in TASKS:
-        for algorithm in ALGORITHMS:
-            for library in LIBRARIES:
-                returns = curves(found, library, algorithm, task)
-                if not returns:
-                    continue
-                cells = [f"{sum(r) / len(r):.0f} ({min(r):.0f} to {max(r):.0f})"
-                         for r in (returns.get(steps) for steps in READ_AT) if r]
-                taken = [run["seconds"] / 60 for run in found
-                         if (run["library"], run["algorithm"], run["task"])
-                         == (library, algorithm, task)]
-                lines.append(f"| {task} | {algorithm.upper()} | {library} | {len(taken)} | "
-                             + " | ".join(cells)
-                             + f" | {min(taken):.0f} to {max(taken):.0f} |")
+        for label, results in measured(found, task).items():
+            steps, returns = comparison.curves(results, EVERY)
+            at = [returns[:, steps == one] for one in READ_AT]
+            cells = [f"{r.mean():.0f} ({r.min():.0f} to {r.max():.0f})" for r in at]
+            taken = [result["seconds"] / 60 for result in results]
+            lines.append(f"| {task} | {label} | {len(results)} | " + " | ".join(cells)
+                         + f" | {min(taken):.0f} to {max(taken):.0f} |")
     return "\n".join(lines)
 
 
@@ -217,8 +183,10 @@ def main():
     found = finished()
     for task in TASKS:
         path = ROOT / "image" / f"learning_{task}.png"
-        draw(found, task, path)
-        print(f"Saved {path}")
+        settings = measured(found, task)
+        if settings:
+            comparison.draw(path, settings, EVERY, f"{task}, paper constants")
+            print(f"Saved {path}")
     print(table(found))
 
 
