@@ -69,7 +69,8 @@ def test_each_is_said_with_its_file(tmp_path):
     for part in ("common", "benchmarks", "model", "image", "tests", "compare.py"):
         (tmp_path / part).symlink_to(ROOT / part)
     (tmp_path / "docs").mkdir()
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.md"), *ROOT.glob("*.txt"), *ROOT.glob("docs/*")]:
+    patterns = "*.py", "*.md", "*.txt", "docs/*.*"
+    for path in [path for pattern in patterns for path in ROOT.glob(pattern)]:
         if not (tmp_path / path.relative_to(ROOT)).exists():
             shutil.copy(path, tmp_path / path.relative_to(ROOT))
     for _, _, file, before, after in CHANGES:
