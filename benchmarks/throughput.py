@@ -1,4 +1,4 @@
-"""Training speed beside Stable-Baselines3 (PyTorch) and SBX (JAX), in one run.
+"""Training speed beside Stable-Baselines3 (PyTorch), SBX and Rejax (JAX), in one run.
 
     pip install -r requirements-bench.txt
     python benchmarks/throughput.py            tables, benchmarks/throughput.json, a picture
@@ -43,15 +43,16 @@ SIZES = {
         "sac": {"width": 256, "batch": 256, "updates": 1, "delay": 1, "layers": 3},
     },
 }
-CONTESTANTS = ["ours", "plain", "eager", "SB3", "SBX", "floor"]
+CONTESTANTS = ["ours", "plain", "eager", "SB3", "SBX", "Rejax", "floor"]
 # in one turn
-STEPS = {"ours": 1000, "plain": 500, "eager": 20, "SB3": 200, "SBX": 500, "floor": 1000}
+STEPS = {"ours": 1000, "plain": 500, "eager": 20, "SB3": 200, "SBX": 500, "Rejax": 1000,
+         "floor": 1000}
 STEPS["before"] = STEPS["ours"]
 LABELS = {"ours": "this project", "plain": "with a plain tf.function",
           "eager": "this project, --eager", "SB3": "SB3 (PyTorch)", "SBX": "SBX (JAX)",
-          "floor": "updates alone, in one XLA call"}
+          "Rejax": "Rejax (all in one JAX program)", "floor": "updates alone, in one XLA call"}
 COLORS = {"ours": "#1f77b4", "plain": "#6fa8d6", "eager": "#aec7e8", "SB3": "#ff7f0e",
-          "SBX": "#2ca02c", "floor": "#bbbbbb"}
+          "SBX": "#2ca02c", "Rejax": "#9467bd", "floor": "#bbbbbb"}
 WARM_UP = 1100  # steps before learning, so that batches are drawn from something
 
 
@@ -87,7 +88,7 @@ class Ours:
             self.agent = make_agent(state_dim, 1, self.buffer, size["width"], high, *delay,
                                     eager=eager)
         self.agent.compiler.plain = how == "plain"
-        self.state, self.step_count = self.env.reset(), 0
+        self.state = self.env.reset()
         clock("build the agent")
         self._steps(WARM_UP, learn=False)
         clock(f"{WARM_UP} steps without learning")
@@ -105,14 +106,6 @@ class Ours:
         else:
             self.buffer.push(self.state, action, reward, next_state, done)
 
-    def sample(self):
-        if self.algorithm == "ddpg":
-            choice = self.agent.generator.integers(
-                WARM_UP, size=(self.updates, self.module.BATCH_SIZE)
-            )
-            return self.agent.memory[choice]
-        return [self.buffer.sample(self.module.BATCH_SIZE) for _ in range(self.updates)]
-
     def update(self):
         if self.algorithm == "ddpg":
             self.agent.learn(self.updates)
@@ -124,44 +117,51 @@ class Ours:
     def _steps(self, n, learn=True):
         for _ in range(n):
             action = self.act()
-            next_state, reward, done, info = self.env.step(action)
+            next_state, reward, done, info = self.step(action)
             self.store(action, reward, next_state, done)
             self.state = next_state
-            self.step_count += 1
             if learn:
                 self.update()
             if done or info["TimeLimit.truncated"]:
                 self.state = self.env.reset()
+
+    def step(self, action):
+        return self.env.step(action)
 
     def run(self, n):
         start = time.perf_counter()
         self._steps(n)
         return time.perf_counter() - start
 
-    def parts(self, n=500):
-        """Microseconds of each part of a step, medians; the update without its sampling."""
-        action = self.act()
-        transition = (action, 0.0, self.state, False)
-        taken = {}
-        for name, call in {
-            "act": self.act,
-            "env": lambda: self.env.step(action),
-            "of it the task itself": lambda: self.env.unwrapped.step(action),
-            "store": lambda: self.store(*transition),
-            "sample": self.sample,
-            "update": self.update,
-        }.items():
-            self.env.reset()
-            times = []
-            for i in range(n):
-                if i % 150 == 149:
-                    self.env.reset()
-                start = time.perf_counter()
-                call()
-                times.append(time.perf_counter() - start)
-            taken[name] = statistics.median(times) * 1e6
-        taken["update"] -= taken["sample"]
-        return taken
+    def parts(self, n=1000):
+        """Microseconds of each part of a step while learning, medians."""
+        part_of = {"act": (self, "act"), "environment": (self, "step"),
+                   "of it the task": (self.env.unwrapped, "step"), "store": (self, "store"),
+                   "call": (self.agent.compiler, "for_each"), "sample": (self, "update")}
+        taken = {name: timed(*method) for name, method in part_of.items()}
+        whole = timed(self, "_steps")
+        for _ in range(n):
+            self._steps(1)
+        medians = {name: statistics.median(times) * 1e6 for name, times in taken.items()}
+        total = statistics.median(whole) * 1e6
+        medians["rest"] = total - sum(medians[name] for name in ("act", "environment", "store",
+                                                                 "sample"))
+        medians["sample"] -= medians["call"]  # an update is both
+        return medians
+
+
+def timed(owner, name):
+    """From now on, measure each call of a method; returns the list that the seconds go to."""
+    method, times = getattr(owner, name), []
+
+    def call(*args, **kwargs):
+        start = time.perf_counter()
+        result = method(*args, **kwargs)
+        times.append(time.perf_counter() - start)
+        return result
+
+    setattr(owner, name, call)
+    return times
 
 
 class Floor(Ours):
@@ -176,7 +176,7 @@ class Floor(Ours):
         # Noise of zeros: the numbers do not matter, and drawing them is not part of the floor.
         StandardNormal.sample = lambda self, shape: tf.zeros(shape)
         agent = self.agent
-        batches = [tf.nest.map_structure(tf.constant, batch) for batch in self.sample()]
+        batches = [tf.nest.map_structure(tf.constant, batch) for batch in self._batches()]
         constants = {"ddpg": [], "td3": [0.5, 1.0, 0.9, 0.01], "sac": [1.0, -1.0, 0.99, 0.01]}
         turn = {"sac": lambda i: [True], "td3": lambda i: [(i + 1) % size["delay"] == 0]}
         turns = turn.get(algorithm, lambda i: [None])
@@ -195,6 +195,14 @@ class Floor(Ours):
         )
         self.constant = tf.constant
         self.loop(self.constant(1))
+
+    def _batches(self):
+        if self.algorithm == "ddpg":
+            chosen = self.agent.generator.integers(
+                WARM_UP, size=(self.updates, self.module.BATCH_SIZE)
+            )
+            return self.agent.memory[chosen]
+        return [self.buffer.sample(self.module.BATCH_SIZE) for _ in range(self.updates)]
 
     def run(self, n):
         passes = self.constant(n // self.period)
@@ -233,6 +241,54 @@ class Baselines:
         return time.perf_counter() - start
 
 
+class Rejax:
+    """TD3 or SAC of the same sizes in Rejax: environment, buffer and all within one JAX program.
+
+    Its TD3 lets the policy learn from each batch that the critics had since its last turn: from
+    three at the chapter's sizes, where the others take one.
+    """
+
+    def __init__(self, algorithm, size, clock):
+        import jax
+        import rejax
+        from flax import linen
+        from rejax.networks import DeterministicPolicy, QNetwork, SquashedGaussianPolicy
+
+        clock("import Rejax")
+        settings = {"num_epochs": size["updates"], "batch_size": size["batch"],
+                    "fill_buffer": WARM_UP, "num_envs": 1, "skip_initial_evaluation": True,
+                    # as small as this benchmark allows: on a CPU it is copied at every step
+                    "buffer_size": 12_000}
+        if algorithm == "td3":
+            settings["policy_delay"] = max(1, size["delay"] // size["updates"])
+        made = rejax.get_algo(algorithm).create(env="Pendulum-v1", **settings)
+        policy = {"td3": DeterministicPolicy, "sac": SquashedGaussianPolicy}[algorithm]
+        more = {"log_std_range": (-20, 2)} if algorithm == "sac" else {}
+        space = made.env.action_space(made.env_params)
+
+        def layers(n):
+            return {"hidden_layer_sizes": (size["width"],) * n, "activation": linen.relu}
+
+        self.made = made.replace(
+            actor=policy(1, (space.low, space.high), **layers(size["layers"]), **more),
+            critic=QNetwork(**layers(2)), eval_callback=lambda *_: 0,
+        )
+        self.jax, self.programs = jax, {}
+        self.state = self.made.init_state(jax.random.PRNGKey(2))
+        clock("build the agent")
+        self.run(WARM_UP + 2)
+        clock(f"{WARM_UP} steps without learning, first updates")
+
+    def run(self, n):
+        if n not in self.programs:  # the number of steps is built in
+            part = self.made.replace(total_timesteps=n, eval_freq=n)
+            step = self.jax.jit(lambda state: part.train(train_state=state)[0])
+            self.programs[n] = step.lower(self.state).compile()
+        start = time.perf_counter()
+        self.state = self.jax.block_until_ready(self.programs[n](self.state))
+        return time.perf_counter() - start
+
+
 def worker(contestant, algorithm, size, started):
     """Obey the parent: it asks for `steps N`, `parts` of a step, peak `memory`."""
     timeline, last = {}, started
@@ -248,6 +304,8 @@ def worker(contestant, algorithm, size, started):
         player = Floor(algorithm, size, clock)
     elif contestant in ("ours", "plain", "eager"):
         player = Ours(algorithm, size, contestant, clock)
+    elif contestant == "Rejax":
+        player = Rejax(algorithm, size, clock)
     else:
         player = Baselines(contestant, algorithm, size, clock)
     player.run(100 if contestant != "eager" else 5)
@@ -298,6 +356,7 @@ class Process:
 def measure(algorithm, size, contestants, rounds, share, before=None):
     """All contestants of one algorithm, side by side: dict for the JSON file."""
     roots = {"before": before}
+    contestants = [n for n in contestants if (algorithm, n) != ("ddpg", "Rejax")]  # it has none
     workers = {n: Process(n, algorithm, size, roots.get(n, ROOT)) for n in contestants}
     times = {name: [] for name in contestants}
     for _ in range(rounds):
@@ -316,16 +375,21 @@ def measure(algorithm, size, contestants, rounds, share, before=None):
     return result
 
 
+def in_order(results, what):
+    """The contestants that some algorithm has."""
+    return [n for n in [*CONTESTANTS, "before"] if any(n in r[what] for r in results.values())]
+
+
 def table(title, results):
     """Markdown of one set of sizes: medians, and ratios to this project."""
-    names = list(next(iter(results.values()))["median"])
+    names = in_order(results, "median")
     lines = [f"**{title}**: milliseconds per environment step (times ours)", ""]
     lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for algorithm, result in results.items():
         medians = result["median"]
         cells = [
             f"{medians[n]:.3f}" + (f" ({medians[n] / medians['ours']:.2f})" if n != "ours" else "")
-            for n in names
+            if n in medians else "" for n in names
         ]
         lines.append(f"| {algorithm.upper()} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -343,26 +407,28 @@ def details(results):
         timeline = result["timeline"]["ours"]
         shares = ", ".join(f"{what} {seconds:.1f}" for what, seconds in timeline.items())
         lines.append(f"| {algorithm.upper()} | {sum(timeline.values()):.1f} | {shares} |")
-    names = next(iter(results.values()))["peak megabytes"]
+    names = in_order(results, "peak megabytes")
     lines += ["", f"| peak memory, MB | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for algorithm, result in results.items():
-        cells = " | ".join(f"{peak:.0f}" for peak in result["peak megabytes"].values())
+        peaks = result["peak megabytes"]
+        cells = " | ".join(f"{peaks[n]:.0f}" if n in peaks else "" for n in names)
         lines.append(f"| {algorithm.upper()} | {cells} |")
     return "\n".join(lines)
 
 
 def picture(path, results, machine):
     """Bars of steps per second, one group for each algorithm; logarithmic."""
-    names = [n for n in ("eager", "plain", "SB3", "SBX", "ours", "floor")
-             if n in next(iter(results.values()))["median"]]
+    names = [n for n in ("eager", "plain", "SB3", "SBX", "Rejax", "ours", "floor")
+             if n in in_order(results, "median")]
     width = 0.86 / len(names)
     with curve.new_figure(12, 6.5) as figure:
         axes = figure.add_subplot()
         for k, name in enumerate(names):
             places = [i + (k - (len(names) - 1) / 2) * width for i in range(len(results))]
-            speeds = [1e3 / result["median"][name] for result in results.values()]
-            bars = axes.bar(places, speeds, 0.93 * width, label=LABELS[name], color=COLORS[name])
-            axes.bar_label(bars, [f"{s:,.0f}" for s in speeds], fontsize=13, padding=1)
+            medians = [result["median"].get(name) for result in results.values()]
+            found = [(place, 1e3 / ms) for place, ms in zip(places, medians) if ms]
+            bars = axes.bar(*zip(*found), 0.93 * width, label=LABELS[name], color=COLORS[name])
+            axes.bar_label(bars, [f"{s:,.0f}" for _, s in found], fontsize=10, padding=1)
         axes.set_xticks(range(len(results)), [a.upper() for a in results])
         axes.set_yscale("log")
         axes.set_ylabel("environment steps per second")
@@ -395,7 +461,7 @@ def main():
     print(machine, flush=True)
     report = {"machine": machine, "command": " ".join(sys.argv)}
     for sizes in ["chapter"] if args.quick else ["chapter", "papers"]:
-        papers = ["ours", "plain", "SB3", "SBX", "floor"]
+        papers = [name for name in CONTESTANTS if name != "eager"]
         contestants = CONTESTANTS if sizes == "chapter" else papers
         contestants = ["ours", "before"] if args.before else contestants
         scale = share if sizes == "chapter" else share / 5
