@@ -1,15 +1,17 @@
-"""Do these scripts learn as well as a library that people trust? TD3 and SAC on MuJoCo, with SBX.
+"""Do these scripts learn as well as libraries that people trust? TD3 and SAC on MuJoCo.
 
     pip install -r requirements-bench.txt -r requirements-envs.txt
     python benchmarks/learning.py           the runs that are missing, then pictures and table
     python benchmarks/learning.py --draw    pictures and table of the runs that are there
 
-The papers' preset, and SBX with the same settings as far as it has them: the same seeds, steps,
-and greedy evaluations from the same start states. A run takes five to eight minutes on two quiet
-cores. Each is kept in benchmarks/learning.json when it has finished; the same command goes on.
+The papers' preset, and SBX (JAX) and Stable-Baselines3 (PyTorch) with the same settings as far as
+they have them: the same seeds, steps, and greedy evaluations from the same start states. A run
+takes five to fifteen minutes on two quiet cores. Each is kept in benchmarks/learning.json when it
+has finished; the same command goes on.
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import platform
@@ -33,12 +35,13 @@ from common.files import write_atomically
 KEPT = ROOT / "benchmarks" / "learning.json"
 TASKS = ["Hopper-v5", "HalfCheetah-v5"]
 ALGORITHMS = ["td3", "sac"]
-LIBRARIES = ["this project", "SBX"]
+LIBRARIES = {"this project": None, "SBX": "sbx", "SB3": "stable_baselines3"}
 SEEDS = range(3)
 STEPS, EVERY, EPISODES = 100_000, 5000, 10
 READ = {"at 50,000 steps": [50_000], "at 100,000 steps": [100_000],  # the table's columns
         "80,000 to 100,000": range(80_000, STEPS + 1, EVERY)}
-PACKAGES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}
+PACKAGES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"],
+            "SB3": ["stable-baselines3", "torch"]}
 
 
 def of_this_project(algorithm, task, seed, folder):
@@ -50,10 +53,9 @@ def of_this_project(algorithm, task, seed, folder):
     return runs.execute(run, folder.resolve(), threads=2)["evaluations"]
 
 
-def of_sbx(algorithm, task, seed):
-    """The same of SBX, in this process."""
+def of_library(library, algorithm, task, seed):
+    """The same of another library, in this process."""
     import gymnasium
-    import sbx
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.noise import NormalActionNoise
 
@@ -101,7 +103,8 @@ def of_sbx(algorithm, task, seed):
                 total, over = total + reward, done or cut
             return float(total)
 
-    model = getattr(sbx, algorithm.upper())("MlpPolicy", env, **settings)
+    model_class = getattr(importlib.import_module(LIBRARIES[library]), algorithm.upper())
+    model = model_class("MlpPolicy", env, **settings)
     model.learn(STEPS, callback=Evaluate())
     return evaluations
 
@@ -114,8 +117,8 @@ def finished():
 def measure(library, algorithm, task, seed):
     """Make one run and keep it."""
     began = time.time()
-    if library == "SBX":
-        line = [sys.executable, __file__, "--sbx", algorithm, task, str(seed)]
+    if library != "this project":
+        line = [sys.executable, __file__, "--one", library, algorithm, task, str(seed)]
         said = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
         evaluations = json.loads(said.splitlines()[-1])
     else:
@@ -126,15 +129,14 @@ def measure(library, algorithm, task, seed):
     versions = {name: importlib.metadata.version(name)
                 for name in [*PACKAGES[library], "gymnasium", "mujoco"]}
     run = {"library": library, "algorithm": algorithm, "task": task, "seed": seed,
-           "evaluations": evaluations, "seconds": round(time.time() - began), "commit": commit,
-           "versions": versions, "python": platform.python_version(),
-           "date": date.today().isoformat()}
+           "evaluations": evaluations, "commit": commit, "versions": versions,
+           "python": platform.python_version(), "date": date.today().isoformat()}
     kept = [json.dumps(one) for one in [*finished(), run]]  # a line for each
     text = '{"runs": [\n' + ",\n".join(kept) + "\n]}\n"
     write_atomically(KEPT, lambda file: file.write(text.encode()))
     _, returns = evaluations[-1]
     print(f"{library}, {algorithm} on {task}, seed {seed}: {sum(returns) / len(returns):.0f} "
-          f"in {run['seconds']} s", flush=True)
+          f"in {time.time() - began:.0f} s", flush=True)
 
 
 def measured(found, task):
@@ -166,11 +168,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="train nothing")
-    parser.add_argument("--sbx", nargs=3, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
-    if args.sbx:
-        algorithm, task, seed = args.sbx
-        print("\n" + json.dumps(of_sbx(algorithm, task, int(seed))))
+    if args.one:
+        *which, seed = args.one
+        print("\n" + json.dumps(of_library(*which, int(seed))))
         return
     done = {(run["library"], run["algorithm"], run["task"], run["seed"]) for run in finished()}
     for seed in [] if args.draw else SEEDS:  # seed by seed, so that early pictures are fair
