@@ -30,7 +30,7 @@ CHANGES = [
     ("docs/results.zh-CN.md", "section 'Hopper': only docs/results.zh-CN.md has the row of a table",
      "docs/results.zh-CN.md", "| 步数 | 50,048 |", "| |\n| 步数 | 50,048 |"),
     ("docs/compare.zh-CN.md", "section 'What a large comparison would cost': only docs/compare.md "
-     "has the link speed.md, heading 5: change one of the two",
+     "has the link speed.md, heading 6: change one of the two",
      "docs/compare.zh-CN.md", "(speed.zh-CN.md#几个训练同时进行)", "(speed.zh-CN.md#gpu)"),
     ("docs/library.zh-CN.md", "code block 1 is not that of docs/library.md: copy it",
      "docs/library.zh-CN.md", "other.load(path)", "other.save(path)"),
