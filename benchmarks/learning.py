@@ -26,6 +26,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from throughput import MODULES
+
 import compare
 from common import comparison, runs
 from common.defaults import PRESETS
@@ -35,13 +37,12 @@ from common.files import write_atomically
 KEPT = ROOT / "benchmarks" / "learning.json"
 TASKS = ["Hopper-v5", "HalfCheetah-v5"]
 ALGORITHMS = ["td3", "sac"]
-LIBRARIES = {"this project": None, "SBX": "sbx", "SB3": "stable_baselines3"}
+LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"],  # with their packages
+             "SB3": ["stable-baselines3", "torch"]}
 SEEDS = range(3)
 STEPS, EVERY, EPISODES = 100_000, 5000, 10
 READ = {"at 50,000 steps": [50_000], "at 100,000 steps": [100_000],  # the table's columns
         "80,000 to 100,000": range(80_000, STEPS + 1, EVERY)}
-PACKAGES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"],
-            "SB3": ["stable-baselines3", "torch"]}
 
 
 def of_this_project(algorithm, task, seed, folder):
@@ -103,7 +104,7 @@ def of_library(library, algorithm, task, seed):
                 total, over = total + reward, done or cut
             return float(total)
 
-    model_class = getattr(importlib.import_module(LIBRARIES[library]), algorithm.upper())
+    model_class = getattr(importlib.import_module(MODULES[library]), algorithm.upper())
     model = model_class("MlpPolicy", env, **settings)
     model.learn(STEPS, callback=Evaluate())
     return evaluations
@@ -127,7 +128,7 @@ def measure(library, algorithm, task, seed):
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
                             stdout=subprocess.PIPE, text=True).stdout.strip()
     versions = {name: importlib.metadata.version(name)
-                for name in [*PACKAGES[library], "gymnasium", "mujoco"]}
+                for name in [*LIBRARIES[library], "gymnasium", "mujoco"]}
     run = {"library": library, "algorithm": algorithm, "task": task, "seed": seed,
            "evaluations": evaluations, "commit": commit, "versions": versions,
            "python": platform.python_version(), "date": date.today().isoformat()}

@@ -51,6 +51,7 @@ STEPS["before"] = STEPS["ours"]
 LABELS = {"ours": "this project", "plain": "with a plain tf.function",
           "eager": "this project, --eager", "SB3": "SB3 (PyTorch)", "SBX": "SBX (JAX)",
           "Rejax": "Rejax (all in one JAX program)", "floor": "updates alone, in one XLA call"}
+MODULES = {"SB3": "stable_baselines3", "SBX": "sbx"}
 COLORS = {"ours": "#1f77b4", "plain": "#6fa8d6", "eager": "#aec7e8", "SB3": "#ff7f0e",
           "SBX": "#2ca02c", "Rejax": "#9467bd", "floor": "#bbbbbb"}
 WARM_UP = 1100  # steps before learning, so that batches are drawn from something
@@ -117,16 +118,13 @@ class Ours:
     def _steps(self, n, learn=True):
         for _ in range(n):
             action = self.act()
-            next_state, reward, done, info = self.step(action)
+            next_state, reward, done, info = self.env.step(action)
             self.store(action, reward, next_state, done)
             self.state = next_state
             if learn:
                 self.update()
             if done or info["TimeLimit.truncated"]:
                 self.state = self.env.reset()
-
-    def step(self, action):
-        return self.env.step(action)
 
     def run(self, n):
         start = time.perf_counter()
@@ -135,7 +133,7 @@ class Ours:
 
     def parts(self, n=1000):
         """Microseconds of each part of a step while learning, medians."""
-        part_of = {"act": (self, "act"), "environment": (self, "step"),
+        part_of = {"act": (self, "act"), "environment": (self.env, "step"),
                    "of it the task": (self.env.unwrapped, "step"), "store": (self, "store"),
                    "call": (self.agent.compiler, "for_each"), "sample": (self, "update")}
         taken = {name: timed(*method) for name, method in part_of.items()}
@@ -215,7 +213,7 @@ class Baselines:
     """The same algorithm and sizes in Stable-Baselines3 or SBX."""
 
     def __init__(self, library, algorithm, size, clock):
-        package = importlib.import_module({"SB3": "stable_baselines3", "SBX": "sbx"}[library])
+        package = importlib.import_module(MODULES[library])
         clock(f"import {library}")
         width = size["width"]
         # SBX names the policies' layers like SB3; both get this project's widths and depths.
@@ -375,14 +373,14 @@ def measure(algorithm, size, contestants, rounds, share, before=None):
     return result
 
 
-def in_order(results, what):
+def in_order(results):
     """The contestants that some algorithm has."""
-    return [n for n in [*CONTESTANTS, "before"] if any(n in r[what] for r in results.values())]
+    return [n for n in [*CONTESTANTS, "before"] if any(n in r["median"] for r in results.values())]
 
 
 def table(title, results):
     """Markdown of one set of sizes: medians, and ratios to this project."""
-    names = in_order(results, "median")
+    names = in_order(results)
     lines = [f"**{title}**: milliseconds per environment step (times ours)", ""]
     lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for algorithm, result in results.items():
@@ -407,7 +405,7 @@ def details(results):
         timeline = result["timeline"]["ours"]
         shares = ", ".join(f"{what} {seconds:.1f}" for what, seconds in timeline.items())
         lines.append(f"| {algorithm.upper()} | {sum(timeline.values()):.1f} | {shares} |")
-    names = in_order(results, "peak megabytes")
+    names = in_order(results)
     lines += ["", f"| peak memory, MB | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for algorithm, result in results.items():
         peaks = result["peak megabytes"]
@@ -419,7 +417,7 @@ def details(results):
 def picture(path, results, machine):
     """Bars of steps per second, one group for each algorithm; logarithmic."""
     names = [n for n in ("eager", "plain", "SB3", "SBX", "Rejax", "ours", "floor")
-             if n in in_order(results, "median")]
+             if n in in_order(results)]
     width = 0.86 / len(names)
     with curve.new_figure(12, 6.5) as figure:
         axes = figure.add_subplot()
