@@ -4,10 +4,11 @@
     python benchmarks/learning.py           the runs that are missing, then pictures and table
     python benchmarks/learning.py --draw    pictures and table of the runs that are there
 
-The papers' preset, and SBX (JAX) and Stable-Baselines3 (PyTorch) with the same settings as far as
-they have them: the same seeds, steps, and greedy evaluations from the same start states. A run
-takes five to fifteen minutes on two quiet cores. Each is kept in benchmarks/learning.json when it
-has finished; the same command goes on.
+The papers' preset, and SBX (JAX) with the same settings as far as it has them: the same seeds,
+steps, and greedy evaluations from the same start states. TD3 on HalfCheetah again with fewer
+random steps, and there beside Stable-Baselines3 (PyTorch), too. A run takes five to fifteen minutes
+on two quiet cores. Each is kept in benchmarks/learning.json when it has finished; the same command
+goes on.
 """
 
 import argparse
@@ -30,13 +31,15 @@ from throughput import MODULES
 
 import compare
 from common import comparison, runs
-from common.defaults import PRESETS
+from common.arguments import Command
 from common.evaluation import VALIDATION_STARTS
 from common.files import write_atomically
 
 KEPT = ROOT / "benchmarks" / "learning.json"
 TASKS = ["Hopper-v5", "HalfCheetah-v5"]
-ALGORITHMS = ["td3", "sac"]
+FEW = "TD3, 1,000 random steps"
+SETTINGS = {"TD3": ["td3"], "SAC": ["sac"],  # with their flags beside the preset
+            FEW: ["td3", "--explore-steps", "1000", "--learn-after", "1000"]}
 LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"],  # with their packages
              "SB3": ["stable-baselines3", "torch"]}
 SEEDS = range(3)
@@ -45,22 +48,37 @@ READ = {"at 50,000 steps": [50_000], "at 100,000 steps": [100_000],  # the table
         "80,000 to 100,000": range(80_000, STEPS + 1, EVERY)}
 
 
-def of_this_project(algorithm, task, seed, folder):
+def jobs():
+    """What is to be run for each seed: list of (task, setting, library)."""
+    pairs = [(task, setting, library) for task in TASKS for setting in ("TD3", "SAC")
+             for library in ("this project", "SBX")]
+    return pairs + [("HalfCheetah-v5", FEW, library) for library in LIBRARIES]
+
+
+def words_of(task, setting):
+    """The script's name and flags, without steps and evaluations."""
+    algorithm, *flags = SETTINGS[setting]
+    return algorithm, ["--env", task, "--preset", "paper", *flags]
+
+
+def of_this_project(task, setting, seed):
     """The evaluations [steps, returns] of one training of a script, resumed if it was cut."""
-    words = ["--algorithms", algorithm, "--env", task, "--preset", "paper", "--steps", str(STEPS),
+    algorithm, flags = words_of(task, setting)
+    words = ["--algorithms", algorithm, *flags, "--steps", str(STEPS),
              "--evaluate-every", str(EVERY), "--evaluation-episodes", str(EPISODES)]
     settings, _ = compare.settings_of(*compare.parse(words))
     run, = compare.all_runs(settings, [seed])
-    return runs.execute(run, folder.resolve(), threads=2)["evaluations"]
+    return runs.execute(run, run.folder(ROOT / "runs" / "learning"), threads=2)["evaluations"]
 
 
-def of_library(library, algorithm, task, seed):
+def of_library(library, task, setting, seed):
     """The same of another library, in this process."""
     import gymnasium
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.noise import NormalActionNoise
 
-    preset = PRESETS[algorithm.upper()]["paper"]
+    algorithm, flags = words_of(task, setting)
+    preset = Command(ROOT / f"{algorithm}.py").read(["--train", *flags]).constants
     width = preset["HIDDEN_DIM"]
     settings = {
         "batch_size": preset["BATCH_SIZE"], "buffer_size": preset["REPLAY_BUFFER_SIZE"],
@@ -115,41 +133,37 @@ def finished():
     return json.loads(KEPT.read_text(encoding="utf-8"))["runs"] if KEPT.exists() else []
 
 
-def measure(library, algorithm, task, seed):
+def measure(task, setting, library, seed):
     """Make one run and keep it."""
     began = time.time()
     if library != "this project":
-        line = [sys.executable, __file__, "--one", library, algorithm, task, str(seed)]
+        line = [sys.executable, __file__, "--one", library, task, setting, str(seed)]
         said = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
         evaluations = json.loads(said.splitlines()[-1])
     else:
-        folder = ROOT / "runs" / "learning" / f"{algorithm}_{task}_{seed}"
-        evaluations = of_this_project(algorithm, task, seed, folder)
+        evaluations = of_this_project(task, setting, seed)
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
                             stdout=subprocess.PIPE, text=True).stdout.strip()
     versions = {name: importlib.metadata.version(name)
                 for name in [*LIBRARIES[library], "gymnasium", "mujoco"]}
-    run = {"library": library, "algorithm": algorithm, "task": task, "seed": seed,
+    run = {"task": task, "setting": setting, "library": library, "seed": seed,
            "evaluations": evaluations, "commit": commit, "versions": versions,
            "python": platform.python_version(), "date": date.today().isoformat()}
     kept = [json.dumps(one) for one in [*finished(), run]]  # a line for each
     text = '{"runs": [\n' + ",\n".join(kept) + "\n]}\n"
     write_atomically(KEPT, lambda file: file.write(text.encode()))
     _, returns = evaluations[-1]
-    print(f"{library}, {algorithm} on {task}, seed {seed}: {sum(returns) / len(returns):.0f} "
+    print(f"{setting}, {library}, on {task}, seed {seed}: {sum(returns) / len(returns):.0f} "
           f"in {time.time() - began:.0f} s", flush=True)
 
 
-def measured(found, task):
+def measured(found, task, settings=SETTINGS):
     """The runs of a task as common/comparison.py takes them: dict from a label to a list."""
-    settings = {}
-    for algorithm in ALGORITHMS:
-        for library in LIBRARIES:
-            key = library, algorithm, task
-            runs_of = [r for r in found if (r["library"], r["algorithm"], r["task"]) == key]
-            if runs_of:
-                settings[f"{algorithm.upper()}, {library}"] = runs_of
-    return settings
+    of_label = {f"{setting}, {library}": [
+        run for run in found
+        if (run["task"], run["setting"], run["library"]) == (task, setting, library)
+    ] for setting in settings for library in LIBRARIES}
+    return {label: runs_of for label, runs_of in of_label.items() if runs_of}
 
 
 def table(found):
@@ -175,13 +189,11 @@ def main():
         *which, seed = args.one
         print("\n" + json.dumps(of_library(*which, int(seed))))
         return
-    done = {(run["library"], run["algorithm"], run["task"], run["seed"]) for run in finished()}
+    done = {(run["task"], run["setting"], run["library"], run["seed"]) for run in finished()}
     for seed in [] if args.draw else SEEDS:  # seed by seed, so that early pictures are fair
-        for task in TASKS:
-            for algorithm in ALGORITHMS:
-                for library in LIBRARIES:
-                    if (library, algorithm, task, seed) not in done:
-                        measure(library, algorithm, task, seed)
+        for job in jobs():
+            if (*job, seed) not in done:
+                measure(*job, seed)
     found = finished()
     for task in TASKS:
         path = ROOT / "image" / f"learning_{task}.png"

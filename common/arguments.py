@@ -187,21 +187,24 @@ class Command:
             if unknown:
                 raise UserError(self._did_you_mean(unknown[0]))
             given = vars(args)
-            settings = self.settings(self._preset(given.get("PRESET", "chapter")) | given)
+            settings = self.settings(self._preset(*self.settings(given).task) | given)
             _check_together(settings)
         except (UserError, argparse.ArgumentError) as error:
             raise UserError(f"{self.name}: {_in_our_words(str(error))}") from None
         return settings
 
-    def _preset(self, preset):
-        """The values of a preset, checked."""
+    def _preset(self, algorithm, env_id, preset):
+        """The values of a preset in a task, checked."""
         constants = {constant.name: constant for constant in self._own + self._of_all}
-        for name, value in self._presets[preset].items():
-            where = f"the preset {preset} of {self.algorithm} in {defaults.__file__}"
+        task = env_id.rpartition(":")[2].rpartition("-v")[0]  # without its module and version
+        of_task = defaults.OF_TASKS.get((algorithm, preset), {}).get(task, {})
+        values = self._presets[preset] | of_task
+        for name, value in values.items():
+            where = f"the preset {preset} of {algorithm} in {defaults.__file__}"
             if name not in constants:
                 raise UserError(f"{where} has {name}, which is no constant of {self.name}")
             constants[name].check(value, f"{where}: {name}")
-        return self._presets[preset]
+        return values
 
     def _did_you_mean(self, word):
         """What to say of a word that is no flag."""

@@ -255,6 +255,31 @@ def test_presets_of_the_scripts_name_constants_and_are_allowed(name):
 
 
 @pytest.mark.parametrize(
+    ("line", "steps"),
+    [
+        ("--preset paper --env HalfCheetah-v5", 10_000),
+        ("--preset paper --env gymnasium:Ant-v4", 10_000),
+        ("--preset paper --env HalfCheetah-v5 --explore-steps 7 --learn-after 7", 7),
+        ("--preset paper --env Hopper-v5", 1000),
+        ("--preset paper --env AntMaze_UMaze-v5", 1000),
+        ("--preset paper", 1000),
+    ],
+)
+def test_papers_td3_explores_longer_in_two_tasks(line, steps):
+    constants = read(ROOT / "td3.py", f"--train {line}").constants
+    assert (constants["EXPLORE_STEPS"], constants["LEARN_AFTER"]) == (steps, steps)
+    others = read(ROOT / "td3.py", f"--train {line.replace('paper', 'tuned')}").constants
+    assert others["EXPLORE_STEPS"] in (1000, 7)
+
+
+def test_a_preset_has_what_is_its_in_the_task_that_the_script_names(script, monkeypatch):
+    monkeypatch.setattr(defaults, "OF_TASKS", {("TD3", "paper"): {"Pendulum": {"OFFSET": 3}}})
+    line = "--train --preset paper"
+    before, after = read(script, f"{line} --env Hopper-v5"), read(script, line)
+    assert after.everything == before.everything | {"OFFSET": 3, "ENV_ID": "Pendulum-v1"}
+
+
+@pytest.mark.parametrize(
     ("line", "name", "value"),
     [
         ("--env CartPole-v1", "ENV_ID", "CartPole-v1"),
@@ -526,6 +551,9 @@ def test_what_is_no_constant_is_said_at_once(script, refused, constant, line):
 def test_what_is_no_preset_is_said_when_it_is_taken(script, refused, monkeypatch, values, problem):
     monkeypatch.setattr(defaults, "PRESETS", {"TD3": {"mine": values}})
     line = f"td3.py: the preset mine of TD3 in {defaults.__file__}{problem}"
+    assert refused(script, "--train", "--preset", "mine") == [line]
+    monkeypatch.setattr(defaults, "PRESETS", {"TD3": {"mine": {}}})
+    monkeypatch.setattr(defaults, "OF_TASKS", {("TD3", "mine"): {"Pendulum": values}})
     assert refused(script, "--train", "--preset", "mine") == [line]
 
 
