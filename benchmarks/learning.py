@@ -38,6 +38,9 @@ SETTINGS = {"TD3": ["td3"],  # with their flags beside the preset
             FEW: ["td3", "--explore-steps", "1000", "--learn-after", "1000"],
             "SAC": ["sac"]}
 LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}  # with their packages
+PICTURES = {"Hopper-v5": ("Hopper-v5", ["TD3", "SAC"]),
+            "HalfCheetah-v5": ("HalfCheetah-v5", ["TD3", "SAC"]),
+            "HalfCheetah-v5_random_steps": ("HalfCheetah-v5", ["TD3", FEW])}
 SEEDS = range(3)
 STEPS, EVERY, EPISODES = 100_000, 5000, 10
 READ = {"at 50,000 steps": [50_000], "at 100,000 steps": [100_000],  # the table's columns
@@ -190,11 +193,11 @@ def main():
             if (*job, seed) not in done:
                 measure(*job, seed)
     found = finished()
-    for task in TASKS:
-        path = ROOT / "image" / f"learning_{task}.png"
-        settings = measured(found, task)
-        if settings:
-            comparison.draw(path, settings, EVERY, f"{task}, paper constants")
+    for name, (task, settings) in PICTURES.items():
+        path = ROOT / "image" / f"learning_{name}.png"
+        runs_of = measured(found, task, settings)
+        if runs_of:
+            comparison.draw(path, runs_of, EVERY, f"{task}, paper constants")
             print(f"Saved {path}")
     print(table(found))
 
