@@ -27,16 +27,15 @@ sys.path.insert(0, str(ROOT))
 
 import compare
 from common import comparison, runs
-from common.arguments import Command
 from common.evaluation import VALIDATION_STARTS
 from common.files import write_atomically
 
 KEPT = ROOT / "benchmarks" / "learning.json"
-TASKS = ["Hopper-v5", "HalfCheetah-v5"]
 FEW = "TD3, 1,000 random steps"
 SETTINGS = {"TD3": ["td3"],  # with their flags beside the preset
             FEW: ["td3", "--explore-steps", "1000", "--learn-after", "1000"],
             "SAC": ["sac"]}
+TASKS = {"Hopper-v5": ["TD3", "SAC"], "HalfCheetah-v5": ["TD3", FEW, "SAC"]}
 LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}  # with their packages
 PICTURES = {"Hopper-v5": ("Hopper-v5", ["TD3", "SAC"]),
             "HalfCheetah-v5": ("HalfCheetah-v5", ["TD3", "SAC"]),
@@ -47,25 +46,20 @@ READ = {"at 50,000 steps": [50_000], "at 100,000 steps": [100_000],  # the table
         "80,000 to 100,000": range(80_000, STEPS + 1, EVERY)}
 
 
-def jobs():
-    """What is to be run for each seed: list of (task, setting, library)."""
-    return [(task, setting, library) for task in TASKS for setting in SETTINGS
-            if setting != FEW or task == "HalfCheetah-v5" for library in LIBRARIES]
-
-
-def words_of(task, setting):
-    """The script's name and flags, without steps and evaluations."""
+def run_of(task, setting, seed):
+    """The training of a script: runs.Run."""
     algorithm, *flags = SETTINGS[setting]
-    return algorithm, ["--env", task, "--preset", "paper", *flags]
+    words = ["--algorithms", algorithm, "--env", task, "--preset", "paper", *flags,
+             "--steps", str(STEPS), "--evaluate-every", str(EVERY),
+             "--evaluation-episodes", str(EPISODES)]
+    settings, _ = compare.settings_of(*compare.parse(words))
+    run, = compare.all_runs(settings, [seed])
+    return run
 
 
 def of_this_project(task, setting, seed):
     """The evaluations [steps, returns] of one training of a script, resumed if it was cut."""
-    algorithm, flags = words_of(task, setting)
-    words = ["--algorithms", algorithm, *flags, "--steps", str(STEPS),
-             "--evaluate-every", str(EVERY), "--evaluation-episodes", str(EPISODES)]
-    settings, _ = compare.settings_of(*compare.parse(words))
-    run, = compare.all_runs(settings, [seed])
+    run = run_of(task, setting, seed)
     return runs.execute(run, run.folder(ROOT / "runs" / "learning"), threads=2)["evaluations"]
 
 
@@ -76,8 +70,7 @@ def of_sbx(task, setting, seed):
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.noise import NormalActionNoise
 
-    algorithm, flags = words_of(task, setting)
-    preset = Command(ROOT / f"{algorithm}.py").read(["--train", *flags]).constants
+    preset = run_of(task, setting, seed).constants
     width = preset["HIDDEN_DIM"]
     settings = {
         "batch_size": preset["BATCH_SIZE"], "buffer_size": preset["REPLAY_BUFFER_SIZE"],
@@ -88,7 +81,7 @@ def of_sbx(task, setting, seed):
         "policy_kwargs": {"net_arch": {"pi": [width] * 3, "qf": [width] * 2}},
     }
     env = gymnasium.make(task)
-    if algorithm == "td3":
+    if preset["ALG_NAME"] == "TD3":
         size = env.action_space.shape[0]
         settings |= {
             "policy_delay": preset["POLICY_TARGET_UPDATE_INTERVAL"],
@@ -121,7 +114,7 @@ def of_sbx(task, setting, seed):
                 total, over = total + reward, done or cut
             return float(total)
 
-    model = getattr(sbx, algorithm.upper())("MlpPolicy", env, **settings)
+    model = getattr(sbx, preset["ALG_NAME"])("MlpPolicy", env, **settings)
     model.learn(STEPS, callback=Evaluate())
     return evaluations
 
@@ -155,7 +148,7 @@ def measure(task, setting, library, seed):
           f"in {time.time() - began:.0f} s", flush=True)
 
 
-def measured(found, task, settings=SETTINGS):
+def measured(found, task, settings):
     """The runs of a task as common/comparison.py takes them: dict from a label to a list."""
     of_label = {f"{setting}, {library}": [
         run for run in found
@@ -168,8 +161,8 @@ def table(found):
     """Returns where READ says, mean and range over seeds, as Markdown."""
     lines = ["| task | setting | seeds | " + " | ".join(READ) + " |",
              "|---" * (3 + len(READ)) + "|"]
-    for task in TASKS:
-        for label, results in measured(found, task).items():
+    for task, settings in TASKS.items():
+        for label, results in measured(found, task, settings).items():
             steps, returns = comparison.curves(results, EVERY)
             of_each = [returns[:, np.isin(steps, list(at))].mean(1) for at in READ.values()]
             cells = [f"{r.mean():.0f} ({r.min():.0f} to {r.max():.0f})" for r in of_each]
@@ -189,9 +182,11 @@ def main():
         return
     done = {(run["task"], run["setting"], run["library"], run["seed"]) for run in finished()}
     for seed in [] if args.draw else SEEDS:  # seed by seed, so that early pictures are fair
-        for job in jobs():
-            if (*job, seed) not in done:
-                measure(*job, seed)
+        for task, settings in TASKS.items():
+            for setting in settings:
+                for library in LIBRARIES:
+                    if (task, setting, library, seed) not in done:
+                        measure(task, setting, library, seed)
     found = finished()
     for name, (task, settings) in PICTURES.items():
         path = ROOT / "image" / f"learning_{name}.png"
