@@ -5,12 +5,14 @@
     python benchmarks/learning.py --draw    pictures and table of the runs that are there
 
 The papers' preset, and SBX (JAX) with the same settings as far as it has them: the same seeds,
-steps, and greedy evaluations from the same start states; TD3 on HalfCheetah again with fewer random
-steps. A run takes five minutes to an hour, as fast as the processor multiplies matrices. Each is
-kept in benchmarks/learning.json when it has finished; the same command goes on.
+steps, and greedy evaluations from the same start states. TD3 on HalfCheetah again with fewer
+random steps, and with these each with choices of the other's, to see which of them matter. A run
+takes five minutes to an hour, as fast as the processor multiplies matrices. Each is kept in
+benchmarks/learning.json when it has finished; the same command goes on.
 """
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import platform
@@ -37,6 +39,10 @@ SETTINGS = {"TD3": ["td3"],  # with their flags beside the preset
             "SAC": ["sac"]}
 TASKS = {"Hopper-v5": ["TD3", "SAC"], "HalfCheetah-v5": ["TD3", FEW, "SAC"]}
 LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}  # with their packages
+TRIALS = {"this project, updates as SBX": ["--soft-tau", "0.01", "--policy-loss", "min"],
+          "SBX, updates as here": ["updates"],
+          "SBX, first weights as here": ["weights"],
+          "SBX, both as here": ["updates", "weights"]}  # of FEW, half as long
 PICTURES = {"Hopper-v5": ("Hopper-v5", ["TD3", "SAC"]),
             "HalfCheetah-v5": ("HalfCheetah-v5", ["TD3", "SAC"]),
             "HalfCheetah-v5_random_steps": ("HalfCheetah-v5", ["TD3", FEW])}
@@ -46,31 +52,74 @@ READ = {"at 50,000 steps": [50_000], "at 100,000 steps": [100_000],  # the table
         "80,000 to 100,000": range(80_000, STEPS + 1, EVERY)}
 
 
-def run_of(task, setting, seed):
-    """The training of a script: runs.Run."""
+def steps_of(library):
+    return STEPS // 2 if library in TRIALS else STEPS
+
+
+def run_of(task, setting, library, seed):
+    """The training of a script, whose constants SBX takes over: runs.Run."""
     algorithm, *flags = SETTINGS[setting]
+    if library.startswith("this project"):
+        flags += TRIALS.get(library, [])
     words = ["--algorithms", algorithm, "--env", task, "--preset", "paper", *flags,
-             "--steps", str(STEPS), "--evaluate-every", str(EVERY),
+             "--steps", str(steps_of(library)), "--evaluate-every", str(EVERY),
              "--evaluation-episodes", str(EPISODES)]
     settings, _ = compare.settings_of(*compare.parse(words))
     run, = compare.all_runs(settings, [seed])
     return run
 
 
-def of_this_project(task, setting, seed):
+def of_this_project(task, setting, library, seed):
     """The evaluations [steps, returns] of one training of a script, resumed if it was cut."""
-    run = run_of(task, setting, seed)
+    run = run_of(task, setting, library, seed)
     return runs.execute(run, run.folder(ROOT / "runs" / "learning"), threads=2)["evaluations"]
 
 
-def of_sbx(task, setting, seed):
+def td3_as_here(choices, soft_tau):
+    """SBX's TD3 with these `choices` of this project's, for the rest of the process."""
+    import flax.linen
+    import jax
+    import sbx
+
+    if "weights" in choices:  # as with weight_init="fan_in"
+        uniform = flax.linen.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        flax.linen.Dense = functools.partial(flax.linen.Dense, kernel_init=uniform)
+    if "updates" not in choices:
+        return
+
+    class TD3(sbx.TD3):
+        """The policy learns from the first Q; all targets move then, and at no other time."""
+
+        @staticmethod
+        def soft_update(tau, qf_state, actor_state):
+            return qf_state, actor_state
+
+        @staticmethod
+        def update_actor(actor_state, qf_state, observations, key):
+            key, dropout_key = jax.random.split(key)
+
+            def loss(params):
+                actions = actor_state.apply_fn(params, observations)
+                q_values = qf_state.apply_fn(qf_state.params, observations, actions,
+                                             rngs={"dropout": dropout_key})
+                return -q_values[0].mean()
+
+            value, gradients = jax.value_and_grad(loss)(actor_state.params)
+            actor_state = actor_state.apply_gradients(grads=gradients)
+            moved = usual.soft_update(soft_tau, qf_state, actor_state)
+            return moved[1], moved[0], value, key
+
+    usual, sbx.TD3 = sbx.TD3, TD3
+
+
+def of_sbx(task, setting, library, seed):
     """The same of SBX, in this process."""
     import gymnasium
     import sbx
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.noise import NormalActionNoise
 
-    preset = run_of(task, setting, seed).constants
+    preset = run_of(task, setting, library, seed).constants
     width = preset["HIDDEN_DIM"]
     settings = {
         "batch_size": preset["BATCH_SIZE"], "buffer_size": preset["REPLAY_BUFFER_SIZE"],
@@ -91,6 +140,10 @@ def of_sbx(task, setting, seed):
             "target_policy_noise": preset["EVAL_NOISE_SCALE"],
             "target_noise_clip": 2 * preset["EVAL_NOISE_SCALE"],  # as evaluate() does
         }
+    choices = TRIALS.get(library, [])
+    td3_as_here(choices, preset["SOFT_TAU"])
+    if "updates" in choices:
+        settings["policy_kwargs"]["optimizer_kwargs"] = {"eps": 1e-7}  # Keras' Adam has it
     evaluations, playground = [], gymnasium.make(task)
 
     class Evaluate(BaseCallback):
@@ -115,7 +168,7 @@ def of_sbx(task, setting, seed):
             return float(total)
 
     model = getattr(sbx, preset["ALG_NAME"])("MlpPolicy", env, **settings)
-    model.learn(STEPS, callback=Evaluate())
+    model.learn(steps_of(library), callback=Evaluate())
     return evaluations
 
 
@@ -127,16 +180,16 @@ def finished():
 def measure(task, setting, library, seed):
     """Make one run and keep it."""
     began = time.time()
-    if library == "SBX":
-        line = [sys.executable, __file__, "--one", task, setting, str(seed)]
+    if library.startswith("SBX"):
+        line = [sys.executable, __file__, "--one", task, setting, library, str(seed)]
         said = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
         evaluations = json.loads(said.splitlines()[-1])
     else:
-        evaluations = of_this_project(task, setting, seed)
+        evaluations = of_this_project(task, setting, library, seed)
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
                             stdout=subprocess.PIPE, text=True).stdout.strip()
     versions = {name: importlib.metadata.version(name)
-                for name in [*LIBRARIES[library], "gymnasium", "mujoco"]}
+                for name in [*LIBRARIES[library.partition(",")[0]], "gymnasium", "mujoco"]}
     run = {"task": task, "setting": setting, "library": library, "seed": seed,
            "evaluations": evaluations, "commit": commit, "versions": versions,
            "python": platform.python_version(), "date": date.today().isoformat()}
@@ -148,12 +201,12 @@ def measure(task, setting, library, seed):
           f"in {time.time() - began:.0f} s", flush=True)
 
 
-def measured(found, task, settings):
+def measured(found, task, settings, libraries=LIBRARIES):
     """The runs of a task as common/comparison.py takes them: dict from a label to a list."""
     of_label = {f"{setting}, {library}": [
         run for run in found
         if (run["task"], run["setting"], run["library"]) == (task, setting, library)
-    ] for setting in settings for library in LIBRARIES}
+    ] for setting in settings for library in libraries}
     return {label: runs_of for label, runs_of in of_label.items() if runs_of}
 
 
@@ -162,10 +215,11 @@ def table(found):
     lines = ["| task | setting | seeds | " + " | ".join(READ) + " |",
              "|---" * (3 + len(READ)) + "|"]
     for task, settings in TASKS.items():
-        for label, results in measured(found, task, settings).items():
+        for label, results in measured(found, task, settings, [*LIBRARIES, *TRIALS]).items():
             steps, returns = comparison.curves(results, EVERY)
-            of_each = [returns[:, np.isin(steps, list(at))].mean(1) for at in READ.values()]
-            cells = [f"{r.mean():.0f} ({r.min():.0f} to {r.max():.0f})" for r in of_each]
+            of_each = [returns[:, np.isin(steps, list(at))] for at in READ.values()]
+            cells = [f"{r.mean():.0f} ({r.mean(1).min():.0f} to {r.mean(1).max():.0f})"
+                     if r.size else "" for r in of_each]
             lines.append(f"| {task} | {label} | {len(results)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -174,17 +228,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="train nothing")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     if args.one:
-        task, setting, seed = args.one
-        print("\n" + json.dumps(of_sbx(task, setting, int(seed))))
+        *of, seed = args.one
+        print("\n" + json.dumps(of_sbx(*of, int(seed))))
         return
     done = {(run["task"], run["setting"], run["library"], run["seed"]) for run in finished()}
     for seed in [] if args.draw else SEEDS:  # seed by seed, so that early pictures are fair
         for task, settings in TASKS.items():
             for setting in settings:
-                for library in LIBRARIES:
+                for library in [*LIBRARIES, *(TRIALS if setting == FEW else [])]:
                     if (task, setting, library, seed) not in done:
                         measure(task, setting, library, seed)
     found = finished()
