@@ -39,10 +39,12 @@ SETTINGS = {"TD3": ["td3"],  # with their flags beside the preset
             "SAC": ["sac"]}
 TASKS = {"Hopper-v5": ["TD3", "SAC"], "HalfCheetah-v5": ["TD3", FEW, "SAC"]}
 LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}  # with their packages
-TRIALS = {"this project, updates as SBX": ["--soft-tau", "0.01", "--policy-loss", "min"],
-          "SBX, updates as here": ["updates"],
-          "SBX, first weights as here": ["weights"],
-          "SBX, both as here": ["updates", "weights"]}  # of FEW, half as long
+# trials of FEW, half as long: each library with choices of the other's
+FLAGS = {"this project, updates as SBX": ["--soft-tau", "0.01", "--policy-loss", "min"]}
+CHOICES = {"SBX, updates as here": ["updates"],
+           "SBX, first weights as here": ["weights"],
+           "SBX, both as here": ["updates", "weights"]}
+TRIALS = [*FLAGS, *CHOICES]
 PICTURES = {"Hopper-v5": ("Hopper-v5", ["TD3", "SAC"]),
             "HalfCheetah-v5": ("HalfCheetah-v5", ["TD3", "SAC"]),
             "HalfCheetah-v5_random_steps": ("HalfCheetah-v5", ["TD3", FEW])}
@@ -59,11 +61,9 @@ def steps_of(library):
 def run_of(task, setting, library, seed):
     """The training of a script, whose constants SBX takes over: runs.Run."""
     algorithm, *flags = SETTINGS[setting]
-    if library.startswith("this project"):
-        flags += TRIALS.get(library, [])
     words = ["--algorithms", algorithm, "--env", task, "--preset", "paper", *flags,
-             "--steps", str(steps_of(library)), "--evaluate-every", str(EVERY),
-             "--evaluation-episodes", str(EPISODES)]
+             *FLAGS.get(library, []), "--steps", str(steps_of(library)),
+             "--evaluate-every", str(EVERY), "--evaluation-episodes", str(EPISODES)]
     settings, _ = compare.settings_of(*compare.parse(words))
     run, = compare.all_runs(settings, [seed])
     return run
@@ -76,7 +76,7 @@ def of_this_project(task, setting, library, seed):
 
 
 def td3_as_here(choices, soft_tau):
-    """SBX's TD3 with these `choices` of this project's, for the rest of the process."""
+    """SBX's TD3 with these `choices` of this project's: a class, the only one of its process."""
     import flax.linen
     import jax
     import sbx
@@ -85,7 +85,7 @@ def td3_as_here(choices, soft_tau):
         uniform = flax.linen.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         flax.linen.Dense = functools.partial(flax.linen.Dense, kernel_init=uniform)
     if "updates" not in choices:
-        return
+        return sbx.TD3
 
     class TD3(sbx.TD3):
         """The policy learns from the first Q; all targets move then, and at no other time."""
@@ -106,10 +106,10 @@ def td3_as_here(choices, soft_tau):
 
             value, gradients = jax.value_and_grad(loss)(actor_state.params)
             actor_state = actor_state.apply_gradients(grads=gradients)
-            moved = usual.soft_update(soft_tau, qf_state, actor_state)
-            return moved[1], moved[0], value, key
+            qf_state, actor_state = sbx.TD3.soft_update(soft_tau, qf_state, actor_state)
+            return actor_state, qf_state, value, key
 
-    usual, sbx.TD3 = sbx.TD3, TD3
+    return TD3
 
 
 def of_sbx(task, setting, library, seed):
@@ -140,8 +140,9 @@ def of_sbx(task, setting, library, seed):
             "target_policy_noise": preset["EVAL_NOISE_SCALE"],
             "target_noise_clip": 2 * preset["EVAL_NOISE_SCALE"],  # as evaluate() does
         }
-    choices = TRIALS.get(library, [])
-    td3_as_here(choices, preset["SOFT_TAU"])
+    choices = CHOICES.get(library, [])
+    agent = (td3_as_here(choices, preset["SOFT_TAU"]) if choices
+             else getattr(sbx, preset["ALG_NAME"]))
     if "updates" in choices:
         settings["policy_kwargs"]["optimizer_kwargs"] = {"eps": 1e-7}  # Keras' Adam has it
     evaluations, playground = [], gymnasium.make(task)
@@ -167,7 +168,7 @@ def of_sbx(task, setting, library, seed):
                 total, over = total + reward, done or cut
             return float(total)
 
-    model = getattr(sbx, preset["ALG_NAME"])("MlpPolicy", env, **settings)
+    model = agent("MlpPolicy", env, **settings)
     model.learn(steps_of(library), callback=Evaluate())
     return evaluations
 
@@ -179,8 +180,8 @@ def finished():
 
 def measure(task, setting, library, seed):
     """Make one run and keep it."""
-    began = time.time()
-    if library.startswith("SBX"):
+    began, package = time.time(), library.partition(",")[0]
+    if package == "SBX":
         line = [sys.executable, __file__, "--one", task, setting, library, str(seed)]
         said = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
         evaluations = json.loads(said.splitlines()[-1])
@@ -189,7 +190,7 @@ def measure(task, setting, library, seed):
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
                             stdout=subprocess.PIPE, text=True).stdout.strip()
     versions = {name: importlib.metadata.version(name)
-                for name in [*LIBRARIES[library.partition(",")[0]], "gymnasium", "mujoco"]}
+                for name in [*LIBRARIES[package], "gymnasium", "mujoco"]}
     run = {"task": task, "setting": setting, "library": library, "seed": seed,
            "evaluations": evaluations, "commit": commit, "versions": versions,
            "python": platform.python_version(), "date": date.today().isoformat()}
