@@ -6,7 +6,7 @@ Algorithm 6.26 of the chapter; Lillicrap et al., 2016, arXiv:1509.02971.
     python ddpg.py --test        load the weights and play greedily
 """
 
-from common import arguments
+from common import flags
 
 ALG_NAME = "DDPG"
 ENV_ID = "Pendulum-v1"  # environment to learn: an id of Gym or Gymnasium, or module:ID
@@ -25,22 +25,19 @@ MEMORY_CAPACITY = 10000  # transitions that the memory holds, in [1, 1e9]
 BATCH_SIZE = 32  # transitions in the batch of an update, in [1, 1e6]
 HIDDEN_DIM = 64  # units in each hidden layer, in [1, 4096]
 UPDATE_ITR = 1  # updates after each step, in [1, inf)
-NOISE = "gaussian"  # kind of exploration noise (ou: Ornstein-Uhlenbeck), in {gaussian, ou}
 VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, inf)
-OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
 VAR_DECAY = 0.9995  # factor of the exploration noise's deviation at each update, in (0, 1]
+LEARN_AFTER = 10000  # learning starts with more transitions than this, in [0, inf)
 
 # Ours; with these values, as the chapter has it:
+NOISE = "gaussian"  # kind of exploration noise (ou: Ornstein-Uhlenbeck), in {gaussian, ou}
+OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
 EXPLORE_STEPS = 0  # steps at the start with uniformly random actions, in [0, inf)
-LEARN_AFTER = 0  # learning starts with more transitions than this (0: a full memory), in [0, inf)
-EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
 WEIGHT_INIT = "normal"  # first weights, N(0, 0.3) or as the papers', in {normal, fan_in}
 
-args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
-globals().update(args.constants)  # as flags and presets have them
+args = flags.parse(globals())  # each of these is a flag; here, before the long imports
 
-import itertools
 import random
 import time
 
@@ -49,70 +46,64 @@ import tensorflow as tf
 import tensorlayer as tl
 
 from common import networks
-from common.compiled import Compiler, compiled
-from common.making import make
+from common.engine.plain import compiled
 from common.networks import check_choice, fan_in
 from common.noise import OrnsteinUhlenbeck
-from common.replay_buffer import check_sizes
-from common.testing import Testing
-from common.training import Training
+from common.tasks.making import make
+from common.training.testing import Testing
+from common.training.training import Training
 
 
 class DDPG:
     """Deep deterministic policy gradient: an actor, a critic, and a moving average of each.
 
     action_dim and state_dim are the sizes of an action and a state, action_range is half the width
-    of the action interval, a number or (action_dim,). The rest is ours: as the constants and flags
-    of these names, by default with their values.
+    of the action interval, a number or (action_dim,). All else is read off the constants, as in
+    print, when the agent is made, and GAMMA and REWARD_SCALE when its update is compiled. `losses`
+    are those of the last update.
     """
 
-    count = itertools.count()  # TensorLayer wants another name for each model of a process
-
-    def __init__(self, action_dim, state_dim, action_range, lr_a=LR_A, lr_c=LR_C, gamma=GAMMA,
-                 tau=TAU, memory_capacity=MEMORY_CAPACITY, batch_size=BATCH_SIZE,
-                 hidden_dim=HIDDEN_DIM, noise=NOISE, var=VAR, ou_theta=OU_THETA,
-                 var_decay=VAR_DECAY, reward_scale=REWARD_SCALE, weight_init=WEIGHT_INIT,
-                 eager=args.eager):
+    def __init__(self, action_dim, state_dim, action_range, noise=NOISE, weight_init=WEIGHT_INIT):
         # a row: state, action, reward, next state, done
-        width = state_dim * 2 + action_dim + 2
-        self.memory = np.zeros((memory_capacity, width), np.float32)
+        self.memory = np.zeros((MEMORY_CAPACITY, state_dim * 2 + action_dim + 2), dtype=np.float32)
         self.pointer = 0
         self.action_dim, self.state_dim = action_dim, state_dim
         self.action_range = action_range = np.float32(action_range)
-        self.gamma, self.tau, self.reward_scale = gamma, tau, reward_scale
-        self.noise, self.var, self.var_decay, self.batch_size = noise, var, var_decay, batch_size
-        self.generator = np.random.default_rng(np.random.randint(2**31))  # of noise and batches
-        self.ou = OrnsteinUhlenbeck(action_dim, ou_theta, generator=self.generator)
+        self.var = VAR
 
-        normal = tf.random_normal_initializer(mean=0, stddev=0.3), tf.constant_initializer(0.1)
-        W_init, b_init = {"normal": normal,
-                          "fan_in": (fan_in, tf.constant_initializer(0.0))}[weight_init]
-        number = next(DDPG.count)
+        W_init = tf.random_normal_initializer(mean=0, stddev=0.3)
+        b_init = tf.constant_initializer(0.1)
+        # ours
+        if weight_init == "fan_in":
+            W_init, b_init = fan_in, tf.constant_initializer(0.0)
+        check_choice("weight_init", weight_init, "normal", "fan_in")
+        check_choice("noise", noise, "gaussian", "ou")
+        self.noise, self.ou = noise, OrnsteinUhlenbeck(action_dim, OU_THETA)
+        self.losses = None
 
-        def get_actor(input_state_shape, name=""):
+        def get_actor(input_state_shape):
             """The actor: state -> hidden -> hidden -> tanh, times the action range."""
             input_layer = tl.layers.Input(input_state_shape, name="A_input")
-            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="A_l1")(input_layer)
-            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="A_l2")(layer)
             layer = tl.layers.Dense(n_units=action_dim, act=tf.nn.tanh, W_init=W_init,
                                     b_init=b_init, name="A_a")(layer)
             layer = tl.layers.Lambda(lambda x: action_range * x)(layer)
-            return tl.models.Model(inputs=input_layer, outputs=layer, name=f"Actor{name}_{number}")
+            return tl.models.Model(inputs=input_layer, outputs=layer)
 
-        def get_critic(input_state_shape, input_action_shape, name=""):
+        def get_critic(input_state_shape, input_action_shape):
             """The critic: state and action -> hidden -> hidden -> Q."""
             state_input = tl.layers.Input(input_state_shape, name="C_s_input")
             action_input = tl.layers.Input(input_action_shape, name="C_a_input")
             layer = tl.layers.Concat(1)([state_input, action_input])
-            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="C_l1")(layer)
-            layer = tl.layers.Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=W_init,
+            layer = tl.layers.Dense(n_units=HIDDEN_DIM, act=tf.nn.relu, W_init=W_init,
                                     b_init=b_init, name="C_l2")(layer)
             layer = tl.layers.Dense(n_units=1, W_init=W_init, b_init=b_init, name="C_out")(layer)
-            return tl.models.Model(inputs=[state_input, action_input], outputs=layer,
-                                   name=f"Critic{name}_{number}")
+            return tl.models.Model(inputs=[state_input, action_input], outputs=layer)
 
         # the networks
         self.actor = get_actor([None, state_dim])
@@ -126,35 +117,22 @@ class DDPG:
                 j.assign(i)
 
         # targets start as copies
-        self.actor_target = get_actor([None, state_dim], name="_target")
+        self.actor_target = get_actor([None, state_dim])
         copy_para(self.actor, self.actor_target)
         self.actor_target.eval()
 
-        self.critic_target = get_critic([None, state_dim], [None, action_dim], name="_target")
+        self.critic_target = get_critic([None, state_dim], [None, action_dim])
         copy_para(self.critic, self.critic_target)
         self.critic_target.eval()
 
-        self.averages = []  # of the moving average, see start_averages()
-        self.actor_opt = tf.optimizers.Adam(lr_a)
-        self.critic_opt = tf.optimizers.Adam(lr_c)
+        self.ema = tf.train.ExponentialMovingAverage(decay=1 - TAU)  # soft replacement
+        self.ema.apply(self.actor.trainable_weights + self.critic.trainable_weights)  # ours: E11
 
-        # Ours: losses of the last update, with mean Q; what a resumed training goes on with
-        # beside the variables; compilation
-        self.losses, self.loss_names = None, ["loss/critic", "loss/actor", "q/mean"]
-        self.state_names = ["pointer", "stored", "var", "generator", "ou.x"]
-        self.compiler = Compiler(self, eager, {"actor_opt": "actor", "critic_opt": "critic"},
-                                 self.start_averages, ("gamma", "tau", "reward_scale"))
-
-    def start_averages(self):
-        """Ours: start the moving averages from the targets, also where a network is replaced."""
-        # The first apply() creates the averages: here, where they equal the targets.
-        self.ema = tf.train.ExponentialMovingAverage(decay=1 - self.tau)
-        paras = self.actor.trainable_weights + self.critic.trainable_weights
-        self.ema.apply(paras)
-        self.averages = [self.ema.average(para) for para in paras]
-        targets = self.actor_target.trainable_weights + self.critic_target.trainable_weights
-        for average, target in zip(self.averages, targets):
-            average.assign(target)
+        self.actor_opt = tf.optimizers.Adam(LR_A)
+        self.critic_opt = tf.optimizers.Adam(LR_C)
+        # ours: their moments are there before the first update, for XLA and --resume
+        self.actor_opt.build(self.actor.trainable_weights)
+        self.critic_opt.build(self.critic.trainable_weights)
 
     def ema_update(self):
         """Move the targets towards the networks, by TAU (6.7, 6.8)."""
@@ -164,48 +142,36 @@ class DDPG:
                         self.critic_target.trainable_weights, paras):
             i.assign(self.ema.average(j))
 
-    @compiled
-    def act(self, states):
-        """Ours: the actor, compiled, from and to NumPy arrays."""
-        return self.actor(states)
-
-    def reset_noise(self):
-        """Start the noise process anew, as algorithm 6.26 does for each episode."""
-        self.ou.reset()
-
     def get_action(self, s, greedy=False):
         """The action (action_dim,) for one state (state_dim,), with noise unless greedy."""
-        a = self.act(np.array([s], dtype=np.float32))[0]
+        a = self.greedy_actions(np.array([s], dtype=np.float32))[0]  # self.actor, compiled
         if greedy:
             return a
-        check_choice("noise", self.noise, "gaussian", "ou")
-        if self.noise == "ou":
-            noise = self.ou.sample()
-        else:
-            noise = self.generator.standard_normal(self.action_dim)
-        return np.clip(a + self.var * noise, -self.action_range, self.action_range)
+        if self.noise == "ou":  # ours, the chapter's alternative (6.1)
+            return np.clip(a + self.var * self.ou.sample(), -self.action_range, self.action_range)
+        # noise, so that the actions explore
+        return np.clip(np.random.normal(a, self.var), -self.action_range, self.action_range)
 
     def sample_action(self):
         """A uniformly random action (action_dim,)."""
-        return self.action_range * self.generator.uniform(-1, 1, self.action_dim)
+        return self.action_range * np.random.uniform(-1, 1, [self.action_dim])
 
     def learn(self, n_updates=1):
         """Update critic, actor and targets n_updates times in one call, each from a new batch.
 
-        The batches are drawn from the whole memory, or from what is stored of it; where that
-        is nothing, a ValueError says so.
+        The batches are drawn from the whole memory, or from what is stored of it.
         """
-        size = len(self.stored)
-        if not size:
-            raise ValueError("the memory is empty: call store_transition() before learn()")
-        self.var *= self.var_decay**n_updates
-        indices = self.generator.integers(size, size=(n_updates, self.batch_size))
-        # The printed body goes on in _update_from(), which is compiled.
-        self.losses = self.compiler.for_each(self._update_from, self.memory[indices],
-                                             (None,) * n_updates)
+        batches = []
+        for i in range(n_updates):
+            self.var *= VAR_DECAY
+            indices = np.random.choice(min(self.pointer, MEMORY_CAPACITY), size=BATCH_SIZE)
+            bt = self.memory[indices, :]
+            batches.append((bt,))
+        self.losses = self.update_networks.for_each(batches)
 
-    def _update_from(self, bt, _):
-        """One update: the body of the chapter's learn() after sampling, algorithm 6.26."""
+    @compiled  # the printed body of learn() goes on here
+    def update_networks(self, bt):
+        """One update from one batch; returns what TensorBoard shows, by name."""
         bs = bt[:, :self.state_dim]
         ba = bt[:, self.state_dim:self.state_dim + self.action_dim]
         br = bt[:, -self.state_dim - 2:-self.state_dim - 1]
@@ -216,10 +182,10 @@ class DDPG:
         with tf.GradientTape() as tape:
             a_ = self.actor_target(bs_)
             q_ = self.critic_target([bs_, a_])
-            y = self.reward_scale * br + self.gamma * (1 - bd) * q_
+            y = REWARD_SCALE * br + GAMMA * (1 - bd) * q_
             q = self.critic([bs, ba])
             td_error = tf.reduce_mean(tf.square(y - q))
-        q_mean = tf.reduce_mean(q)
+            q_mean = tf.reduce_mean(q)
         c_grads = tape.gradient(td_error, self.critic.trainable_weights)
         self.critic_opt.apply_gradients(zip(c_grads, self.critic.trainable_weights))
 
@@ -231,18 +197,16 @@ class DDPG:
         a_grads = tape.gradient(a_loss, self.actor.trainable_weights)
         self.actor_opt.apply_gradients(zip(a_grads, self.actor.trainable_weights))
         self.ema_update()
-        return tf.stack([td_error, a_loss, q_mean])
+        return {"loss/critic": td_error, "loss/actor": a_loss, "q/mean": q_mean}
 
     def store_transition(self, s, a, r, s_, done=False):
         """Store one transition; the oldest is overwritten once the memory is full.
 
         s, s_: (state_dim,) observations before and after; a: (action_dim,) or a number; r: reward;
-        done: true only for a real terminal, after which nothing can be earned. A ValueError names
-        what has another size.
+        done: true only for a real terminal, after which nothing can be earned.
         """
-        check_sizes(self.state_dim, self.action_dim, s, a, r, s_, done)
-        transition = np.hstack((s, a, r, s_, done))
-        index = self.pointer % len(self.memory)
+        transition = np.hstack((s, a, [r], s_, done))
+        index = self.pointer % MEMORY_CAPACITY
         self.memory[index, :] = transition
         self.pointer += 1
 
@@ -253,30 +217,32 @@ class DDPG:
     def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
         networks.load(self, args, path)
-        self.start_averages()
+        for i, j in zip(self.actor_target.trainable_weights + self.critic_target.trainable_weights,
+                        self.actor.trainable_weights + self.critic.trainable_weights):
+            self.ema.average(j).assign(i)
 
-    # Ours, for evaluations, pictures and --resume
+    # Ours, for evaluations and pictures
+    q_unit = "rewards"  # what Q sums
 
+    @compiled
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self.act(states)
+        return self.actor(states)
 
     def q_values(self, states, actions):
         """Q values (N,) of actions (N, action_dim) in states (N, state_dim)."""
         return self.critic([states, actions]).numpy()[:, 0]
 
-    @property
-    def stored(self):
-        """The rows of the memory that have been written; as many can be put there again."""
-        return self.memory[: self.pointer]
-
-    @stored.setter
-    def stored(self, rows):
-        self.memory[: len(rows)] = rows
+    def layers(self):
+        """The dense layers of the greedy policy, and those of each Q."""
+        dense = [[layer for layer in net.all_layers if layer.all_weights]
+                 for net in (self.actor, self.critic)]
+        return dense[0], dense[1:]
 
 
 if __name__ == "__main__":
-    env = make(ENV_ID, RENDER, unit_actions=args.unit_actions)
+    # the environment
+    env = make(ENV_ID, RENDER, args)
     state_dim = env.observation_space.shape[0]
     action_dim = env.action_space.shape[0]
     action_range = env.action_space.high  # actions are in [-action_range, action_range]
@@ -291,46 +257,46 @@ if __name__ == "__main__":
     t0 = time.time()
 
     if args.train:
-        # Ours: Training evaluates, saves and goes on where a training was stopped. However its
-        # block ends, it calls agent.save() and plots all_episode_reward into image/ddpg.png.
-        with Training(agent, env, args) as training:
-            all_episode_reward = training.all_episode_reward  # [], unless resumed
-            frame_idx = training.steps  # 0, unless resumed
-            for episode in training.episodes():  # TRAIN_EPISODES, or as many as --steps takes
+        all_episode_reward = []
+        with Training(agent, env, all_episode_reward, args) as training:  # ours: keeps its state
+            if args.resume:
+                training.resume()
+            for episode in training(range(TRAIN_EPISODES)):
                 state = env.reset()
-                agent.reset_noise()
+                agent.ou.reset()  # each episode's noise starts anew in algorithm 6.26
                 episode_reward = 0
                 for step in range(MAX_STEPS):
                     if RENDER:
                         env.render()
-                    if frame_idx >= EXPLORE_STEPS:
-                        action = agent.get_action(state)  # with exploration noise
-                    elif step % EXPLORE_HOLD == 0:
+                    # with exploration noise
+                    action = agent.get_action(state)
+                    if agent.pointer < EXPLORE_STEPS:  # ours
                         action = agent.sample_action()
                     state_, reward, done, info = env.step(action)
-                    agent.store_transition(state, action, reward, state_, done)
+                    # done: the episode is over; env.terminal: not only for want of time
+                    agent.store_transition(state, action, reward, state_, env.terminal)
 
-                    if agent.pointer > (LEARN_AFTER or MEMORY_CAPACITY):
+                    if agent.pointer > LEARN_AFTER:
                         agent.learn(UPDATE_ITR)
 
                     state = state_
                     episode_reward += reward
-                    frame_idx += 1
-                    if done or info["TimeLimit.truncated"]:
+                    if done:
                         break
 
                 if episode == 0:
                     all_episode_reward.append(episode_reward)
                 else:
                     all_episode_reward.append(all_episode_reward[-1] * 0.9 + episode_reward * 0.1)
-                print(f"Training | Episode: {training.number(frame_idx)} | Episode Reward: "
+                print(f"Training | Episode: {episode + 1}/{training.total} | Episode Reward: "
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
-                training.episode_done(episode_reward, step + 1, noise_scale=agent.var)
+
+            agent.save()
+            training.plot(all_episode_reward)  # into image/ddpg.png
 
     if args.test:
         agent.load()
-        with Testing(agent, env, args) as testing:  # ours: a window or a film, the mean, --explain
-            env = testing.env
+        with Testing(agent, env, args) as env:  # ours: a window or a film, and the mean in the end
             for episode in range(TEST_EPISODES):
                 state = env.reset()
                 episode_reward = 0
@@ -338,8 +304,7 @@ if __name__ == "__main__":
                     env.render()
                     state, reward, done, info = env.step(agent.get_action(state, greedy=True))
                     episode_reward += reward
-                    if done or info["TimeLimit.truncated"]:
+                    if done:
                         break
                 print(f"Testing | Episode: {episode + 1}/{TEST_EPISODES} | Episode Reward: "
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
-                testing.episode_done(episode_reward)

@@ -6,7 +6,7 @@ Algorithm 6.28 of the chapter; Haarnoja et al., 2018, arXiv:1812.05905.
     python sac.py --test         load the weights and play greedily
 """
 
-from common import arguments
+from common import flags
 
 ALG_NAME = "SAC"
 ENV_ID = "Pendulum-v1"  # environment to learn: an id of Gym or Gymnasium, or module:ID
@@ -25,39 +25,69 @@ POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
 ALPHA_LR = 3e-4  # learning rate of log alpha, the entropy's weight, in (0, inf)
 GAMMA = 0.99  # discount factor, in [0, 1]
 SOFT_TAU = 1e-2  # weight of the networks in a soft update of their targets, in (0, 1]
-POLICY_LOSS = "min"  # Q that the policy maximises (min: the smaller of two), in {min, q1}
 AUTO_ENTROPY = True  # learn alpha, the entropy's weight; otherwise it is 1
 REWARD_SCALE = 1.0  # factor of the rewards, standardised or not, in (0, inf)
 REPLAY_BUFFER_SIZE = 500_000  # transitions that the replay buffer holds, in [1, 1e9]
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
 
 # Ours; with these values, as the chapter has it:
+POLICY_LOSS = "min"  # Q that the policy maximises (min: the smaller of two), in {min, q1}
 STANDARDISE_REWARDS = True  # standardise the rewards of a batch: mean 0, standard deviation 1
 LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
-EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 WEIGHT_INIT = "small"  # the Qs' first weights, up to 0.003 or as the papers', in {small, fan_in}
 
-args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
-globals().update(args.constants)  # as flags and presets have them
+args = flags.parse(globals())  # each of these is a flag; here, before the long imports
 
 import random
 import time
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import networks
-from common.compiled import Compiler, StandardNormal, compiled
-from common.making import make
-from common.networks import check_choice, connect, fan_in
-from common.replay_buffer import ReplayBuffer
-from common.testing import Testing
-from common.training import Training
+from common.engine.plain import compiled
+from common.networks import check_choice, fan_in
+from common.noise import Normal
+from common.tasks.making import make
+from common.training.testing import Testing
+from common.training.training import Training
 
-Normal = tfp.distributions.Normal
+
+class ReplayBuffer:
+    """A ring of the last `capacity` transitions, in one array that is made at the first push."""
+
+    def __init__(self, capacity):
+        self.capacity = int(capacity)
+        self.buffer = None
+        self.position = 0
+        self.size = 0
+        # random.sample takes three times as long; random.seed() fixes these batches, too
+        self.generator = np.random.default_rng(random.getrandbits(64))
+
+    def push(self, state, action, reward, next_state, done):
+        """Store one transition: arrays (state_dim,), (action_dim,), and numbers."""
+        if self.buffer is None:
+            fields = [("state", "f4", np.shape(state)), ("action", "f4", np.shape(action)),
+                      ("reward", "f4"), ("next_state", "f4", np.shape(state)), ("done", "f4")]
+            self.buffer = np.zeros(self.capacity, fields)
+        self.buffer[self.position] = (state, action, reward, next_state, done)
+        self.position = int((self.position + 1) % self.capacity)
+        self.size = min(self.size + 1, self.capacity)
+
+    def sample(self, batch_size):
+        """State (N, state_dim), action (N, action_dim), reward (N,), next_state, done (N,), float32.
+
+        They are drawn uniformly without replacement; a ValueError if fewer are stored.
+        """
+        indices = self.generator.choice(self.size, batch_size, replace=False, shuffle=False)
+        batch = self.buffer[indices]
+        state, action, reward, next_state, done = (batch[name] for name in batch.dtype.names)
+        return state, action, reward, next_state, done
+
+    def __len__(self):
+        return self.size
 
 
 class SoftQNetwork(Model):
@@ -70,15 +100,16 @@ class SoftQNetwork(Model):
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3, weight_init=WEIGHT_INIT):
         super().__init__()
         input_dim = num_inputs + num_actions
-        uniform = tf.random_uniform_initializer(-init_w, init_w)
-        w_init = fan_in if weight_init == "fan_in" else uniform
+        w_init = tf.random_uniform_initializer(-init_w, init_w)
+        if weight_init == "fan_in":  # ours
+            w_init = fan_in
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
         self.linear2 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=hidden_dim, name="q2")
         self.linear3 = Dense(n_units=1, W_init=w_init, in_channels=hidden_dim, name="q3")
-        connect(self, input_dim)
+        self(tf.zeros([1, input_dim]), is_train=False)  # the chapter's extra call, here for all
 
     def forward(self, input):
         """Soft Q values (N, 1) of inputs (N, state_dim + action_dim)."""
@@ -101,7 +132,7 @@ class PolicyNetwork(Model):
         super().__init__()
         self.log_std_min = log_std_min
         self.log_std_max = log_std_max
-        # One initializer for each layer: one of Keras 3 gives the same values at every use.
+        # One for each layer: an initializer of Keras 3 gives the same values at every use.
         w_init = tf.keras.initializers.GlorotNormal
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init(),
@@ -119,8 +150,7 @@ class PolicyNetwork(Model):
 
         self.action_range = np.float32(action_range)
         self.num_actions = num_actions
-        self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
-        connect(self, num_inputs)
+        self(tf.zeros([1, num_inputs]), is_train=False)  # the chapter's extra call, here for all
 
     def forward(self, state):
         """Mean and clipped logarithm of the standard deviation, each (N, num_actions)."""
@@ -142,7 +172,7 @@ class PolicyNetwork(Model):
         state = tf.cast(state, tf.float32)
         mean, log_std = self.forward(state)
         std = tf.math.exp(log_std)
-        normal = StandardNormal(self.generator)
+        normal = Normal(0, 1)
         z = normal.sample(mean.shape)
         action_0 = tf.math.tanh(mean + std * z)  # TanhNormal, reparameterised
         action = self.action_range * action_0
@@ -156,18 +186,18 @@ class PolicyNetwork(Model):
     @compiled
     def get_action(self, state, greedy=False):
         """The action (num_actions,) for one state (num_inputs,), at its mean if greedy."""
-        mean, log_std = self.forward(state[np.newaxis])
-        if greedy:
-            return self.action_range * tf.math.tanh(mean)[0]
+        mean, log_std = self.forward([state])
         std = tf.math.exp(log_std)
-        normal = StandardNormal(self.generator)
+        normal = Normal(0, 1)
         z = normal.sample(mean.shape)
         action = self.action_range * tf.math.tanh(mean + std * z)  # TanhNormal, reparameterised
+
+        action = self.action_range * tf.math.tanh(mean) if greedy else action
         return action[0]
 
     def sample_action(self):
         """A uniformly random action (num_actions,)."""
-        a = self.generator.uniform(-1, 1, self.num_actions)
+        a = np.random.uniform(-1, 1, [self.num_actions])
         return self.action_range * a
 
 
@@ -175,36 +205,38 @@ class SAC:
     """Soft actor-critic: two soft Q networks with targets, a stochastic policy, a learned alpha.
 
     It learns from replay_buffer. Sizes and action_range are as for PolicyNetwork; soft_q_lr,
-    policy_lr and alpha_lr are Adam's. The rest is ours: as the constants and flags of these names,
-    by default with their values.
+    policy_lr and alpha_lr are Adam's. The rest is ours: as the constants of these names. `losses`
+    are those of the last update.
     """
 
     def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
                  soft_q_lr=3e-4, policy_lr=3e-4, alpha_lr=3e-4,
                  policy_loss=POLICY_LOSS, standardise_rewards=STANDARDISE_REWARDS,
-                 weight_init=WEIGHT_INIT, eager=args.eager):
+                 weight_init=WEIGHT_INIT):
         self.replay_buffer = replay_buffer
+        # ours
         self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
-
+        check_choice("policy_loss", policy_loss, "min", "q1")
         check_choice("weight_init", weight_init, "small", "fan_in")
+        options = {"weight_init": weight_init}
+        self.losses = None
 
         # all networks
-        sizes = state_dim, action_dim, hidden_dim
-        self.soft_q_net1 = SoftQNetwork(*sizes, weight_init=weight_init)
-        self.soft_q_net2 = SoftQNetwork(*sizes, weight_init=weight_init)
-        self.target_soft_q_net1 = SoftQNetwork(*sizes, weight_init=weight_init)
-        self.target_soft_q_net2 = SoftQNetwork(*sizes, weight_init=weight_init)
-        self.policy_net = PolicyNetwork(*sizes, action_range)
+        self.soft_q_net1 = SoftQNetwork(state_dim, action_dim, hidden_dim, **options)
+        self.soft_q_net2 = SoftQNetwork(state_dim, action_dim, hidden_dim, **options)
+        self.target_soft_q_net1 = SoftQNetwork(state_dim, action_dim, hidden_dim, **options)
+        self.target_soft_q_net2 = SoftQNetwork(state_dim, action_dim, hidden_dim, **options)
+        self.policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
         self.log_alpha = tf.Variable(0, dtype=np.float32, name="log_alpha")
-        self.alpha = tf.Variable(tf.math.exp(self.log_alpha), name="alpha", trainable=False)
+        self.alpha = tf.math.exp(self.log_alpha)
         print("Soft Q Network (1,2): ", self.soft_q_net1)
         print("Policy Network: ", self.policy_net)
-
-        # training mode
-        for net in (self.soft_q_net1, self.soft_q_net2, self.policy_net):
-            net.train()
+        # set mode
+        self.soft_q_net1.train()
+        self.soft_q_net2.train()
         self.target_soft_q_net1.eval()
         self.target_soft_q_net2.eval()
+        self.policy_net.train()
 
         # targets start as copies
         self.target_soft_q_net1 = self.target_ini(self.soft_q_net1, self.target_soft_q_net1)
@@ -214,16 +246,11 @@ class SAC:
         self.soft_q_optimizer2 = tf.optimizers.Adam(soft_q_lr)
         self.policy_optimizer = tf.optimizers.Adam(policy_lr)
         self.alpha_optimizer = tf.optimizers.Adam(alpha_lr)
-
-        # Ours: losses of the last update, with mean Q and alpha; what a resumed training goes on
-        # with beside the variables; compilation
-        self.losses = None
-        self.loss_names = ["loss/q1", "loss/q2", "loss/policy", "loss/alpha", "q/mean", "alpha"]
-        self.state_names = ["replay_buffer", "policy_net.generator"]
-        self.compiler = Compiler(self, eager, {
-            "soft_q_optimizer1": "soft_q_net1", "soft_q_optimizer2": "soft_q_net2",
-            "policy_optimizer": "policy_net", "alpha_optimizer": "log_alpha",
-        })
+        # ours: their moments are there before the first update, for XLA and --resume
+        self.soft_q_optimizer1.build(self.soft_q_net1.trainable_weights)
+        self.soft_q_optimizer2.build(self.soft_q_net2.trainable_weights)
+        self.policy_optimizer.build(self.policy_net.trainable_weights)
+        self.alpha_optimizer.build([self.log_alpha])
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -246,24 +273,25 @@ class SAC:
         gamma is the discount factor, soft_tau the share of the networks in the soft updates of
         their targets. A ValueError if fewer than batch_size transitions are stored.
         """
-        check_choice("policy_loss", self.policy_loss, "q1", "min")
-        batches = [self.replay_buffer.sample(batch_size) for _ in range(n_updates)]
-        # The printed body goes on in _update_from(), which is compiled.
-        self.losses = self.compiler.for_each(self._update_from, batches,
-                                             (auto_entropy,) * n_updates, float(reward_scale),
-                                             float(target_entropy), float(gamma), float(soft_tau))
+        batches = []
+        for i in range(n_updates):  # the loop that is printed around update()
+            state, action, reward, next_state, done = self.replay_buffer.sample(batch_size)
+            batches.append((state, action, reward, next_state, done))
+        self.losses = self.update_networks.for_each(batches, reward_scale, auto_entropy,
+                                                    float(target_entropy), gamma, soft_tau)
 
-    def _update_from(self, batch, auto_entropy, reward_scale, target_entropy, gamma, soft_tau):
-        """One update: the body of the chapter's update() after sample(), algorithm 6.28."""
-        state, action, reward, next_state, done = batch
+    @compiled  # the printed body of update() goes on here
+    def update_networks(self, state, action, reward, next_state, done, reward_scale, auto_entropy,
+                        target_entropy, gamma, soft_tau):
+        """One update from one batch; returns what TensorBoard shows, by name."""
         reward = reward[:, np.newaxis]  # expand dimension
         done = done[:, np.newaxis]
-
         # rewards standardised over the batch; 1e-6 for batches of equal rewards
         if self.standardise_rewards:
-            std = tf.math.reduce_std(reward, axis=0)
-            reward = (reward - tf.reduce_mean(reward, axis=0)) / (std + 1e-6)
-        reward = reward_scale * reward
+            reward = reward_scale * (reward - tf.reduce_mean(reward, axis=0)) / (
+                tf.math.reduce_std(reward, axis=0) + 1e-6)
+        else:  # ours
+            reward = reward_scale * reward
 
         # Training the Q functions: the soft target of (6.25)
         new_next_action, next_log_prob, _, _, _ = self.policy_net.evaluate(next_state)
@@ -288,7 +316,7 @@ class SAC:
 
         # Training the policy (6.28)
         with tf.GradientTape() as p_tape:
-            new_action, log_prob, _, _, _ = self.policy_net.evaluate(state)
+            new_action, log_prob, z, mean, log_std = self.policy_net.evaluate(state)
             new_q_input = tf.concat([state, new_action], 1)
             if self.policy_loss == "min":  # implementation 1 (实现方式一)
                 predicted_new_q_value = tf.minimum(self.soft_q_net1(new_q_input),
@@ -305,9 +333,9 @@ class SAC:
                 alpha_loss = -tf.reduce_mean(self.log_alpha * (log_prob + target_entropy))
             alpha_grad = alpha_tape.gradient(alpha_loss, [self.log_alpha])
             self.alpha_optimizer.apply_gradients(zip(alpha_grad, [self.log_alpha]))
-            self.alpha.assign(tf.math.exp(self.log_alpha))
+            self.alpha = tf.math.exp(self.log_alpha)
         else:  # a fixed alpha
-            self.alpha.assign(1.0)
+            self.alpha = 1.0
             alpha_loss = 0.0
 
         # Soft updates of the targets
@@ -315,9 +343,9 @@ class SAC:
                                                           self.target_soft_q_net1, soft_tau)
         self.target_soft_q_net2 = self.target_soft_update(self.soft_q_net2,
                                                           self.target_soft_q_net2, soft_tau)
-        q_mean = tf.reduce_mean(predicted_q_value1)
-        return tf.stack([q_value_loss1, q_value_loss2, policy_loss, alpha_loss, q_mean,
-                         self.alpha])
+        return {"loss/q1": q_value_loss1, "loss/q2": q_value_loss2, "loss/policy": policy_loss,
+                "loss/alpha": alpha_loss, "q/mean": tf.reduce_mean(predicted_q_value1),
+                "alpha": self.alpha}
 
     def save(self, path=None):
         """Save all networks into the npz file `path`, or the usual one; returns its path."""
@@ -326,8 +354,10 @@ class SAC:
     def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
         networks.load(self, args, path)
+        self.alpha = tf.math.exp(self.log_alpha)
 
     # Ours, for evaluations and pictures
+    q_unit = "rewards + entropy"  # what Q sums
 
     @compiled
     def greedy_actions(self, states):
@@ -340,9 +370,16 @@ class SAC:
         q_input = tf.concat([states, actions], 1)
         return tf.minimum(self.soft_q_net1(q_input), self.soft_q_net2(q_input)).numpy()[:, 0]
 
+    def layers(self):
+        """The dense layers of the greedy policy, and those of each Q."""
+        net, q_nets = self.policy_net, [self.soft_q_net1, self.soft_q_net2]
+        return ([net.linear1, net.linear2, net.linear3, net.mean_linear],
+                [[q_net.linear1, q_net.linear2, q_net.linear3] for q_net in q_nets])
+
 
 if __name__ == "__main__":
-    env = make(ENV_ID, RENDER, unit_actions=args.unit_actions)
+    # the environment
+    env = make(ENV_ID, RENDER, args)
     state_dim = env.observation_space.shape[0]
     action_dim = env.action_space.shape[0]
     action_range = env.action_space.high  # actions are in [-action_range, action_range]
@@ -353,18 +390,21 @@ if __name__ == "__main__":
     np.random.seed(RANDOM_SEED)
     tf.random.set_seed(RANDOM_SEED)
 
+    # the replay buffer
     replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE)
+
+    # the agent
     agent = SAC(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
                 SOFT_Q_LR, POLICY_LR, ALPHA_LR)
     t0 = time.time()
 
     if args.train:
-        # Ours: Training evaluates, saves and goes on where a training was stopped. However its
-        # block ends, it calls agent.save() and plots all_episode_reward into image/sac.png.
-        with Training(agent, env, args) as training:
-            all_episode_reward = training.all_episode_reward  # [], unless resumed
-            frame_idx = training.steps  # 0, unless resumed
-            for episode in training.episodes():  # TRAIN_EPISODES, or as many as --steps takes
+        frame_idx = 0
+        all_episode_reward = []
+        with Training(agent, env, all_episode_reward, args) as training:  # ours: keeps its state
+            if args.resume:
+                frame_idx = training.resume()
+            for episode in training(range(TRAIN_EPISODES)):
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
@@ -372,10 +412,11 @@ if __name__ == "__main__":
                         env.render()
                     if frame_idx > EXPLORE_STEPS:
                         action = agent.policy_net.get_action(state)
-                    elif step % EXPLORE_HOLD == 0:
+                    else:
                         action = agent.policy_net.sample_action()
-                    next_state, reward, done, info = env.step(action)
-                    replay_buffer.push(state, action, reward, next_state, done)
+                    next_state, reward, done, _ = env.step(action)
+                    # done: the episode is over; env.terminal: not only for want of time
+                    replay_buffer.push(state, action, reward, next_state, env.terminal)
                     state = next_state
                     episode_reward += reward
                     frame_idx += 1
@@ -383,31 +424,31 @@ if __name__ == "__main__":
                     if len(replay_buffer) > max(BATCH_SIZE, LEARN_AFTER):
                         agent.update(BATCH_SIZE, REWARD_SCALE, AUTO_ENTROPY, -1.0 * action_dim,
                                      GAMMA, SOFT_TAU, n_updates=UPDATE_ITR)
-                    if done or info["TimeLimit.truncated"]:
+                    if done:
                         break
 
                 if episode == 0:
                     all_episode_reward.append(episode_reward)
                 else:
                     all_episode_reward.append(all_episode_reward[-1] * 0.9 + episode_reward * 0.1)
-                print(f"Training | Episode: {training.number(frame_idx)} | Episode Reward: "
+                print(f"Training | Episode: {episode + 1}/{training.total} | Episode Reward: "
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
-                training.episode_done(episode_reward, step + 1)
+
+            agent.save()
+            training.plot(all_episode_reward)  # into image/sac.png
 
     if args.test:
         agent.load()
-        with Testing(agent, env, args) as testing:  # ours: a window or a film, the mean, --explain
-            env = testing.env
+        with Testing(agent, env, args) as env:  # ours: a window or a film, and the mean in the end
             for episode in range(TEST_EPISODES):
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
                     env.render()
                     action = agent.policy_net.get_action(state, greedy=True)
-                    state, reward, done, info = env.step(action)
+                    state, reward, done, _ = env.step(action)
                     episode_reward += reward
-                    if done or info["TimeLimit.truncated"]:
+                    if done:
                         break
                 print(f"Testing | Episode: {episode + 1}/{TEST_EPISODES} | Episode Reward: "
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
-                testing.episode_done(episode_reward)

@@ -6,7 +6,7 @@ Algorithm 6.27 of the chapter; Fujimoto, van Hoof and Meger, 2018, arXiv:1802.09
     python td3.py --test         load the weights and play greedily
 """
 
-from common import arguments
+from common import flags
 
 ALG_NAME = "TD3"
 ENV_ID = "Pendulum-v1"  # environment to learn: an id of Gym or Gymnasium, or module:ID
@@ -25,7 +25,6 @@ POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
 GAMMA = 0.9  # discount factor, in [0, 1]
 SOFT_TAU = 1e-2  # weight of the networks in a soft update of their targets, in (0, 1]
 POLICY_TARGET_UPDATE_INTERVAL = 3  # updates of the Qs for one of policy and targets, in [1, inf)
-POLICY_LOSS = "q1"  # Q that the policy maximises (min: the smaller of two), in {q1, min}
 EXPLORE_NOISE_SCALE = 1.0  # standard deviation of the exploration noise, in [0, inf)
 EVAL_NOISE_SCALE = 0.5  # standard deviation of target policy smoothing's noise, in [0, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, standardised or not, in (0, inf)
@@ -33,14 +32,13 @@ REPLAY_BUFFER_SIZE = 500_000  # transitions that the replay buffer holds, in [1,
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
 
 # Ours; with these values, as the chapter has it:
+POLICY_LOSS = "q1"  # Q that the policy maximises (min: the smaller of two), in {q1, min}
 STANDARDISE_REWARDS = True  # standardise the rewards of a batch: mean 0, standard deviation 1
 CLIP_ACTIONS = False  # clip noisy actions to the environment's range (errata E10)
 LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
-EXPLORE_HOLD = 1  # steps for which a uniformly random action is held, in [1, inf)
 WEIGHT_INIT = "small"  # first weights, up to 0.003 or as the papers', in {small, fan_in}
 
-args = arguments.parse(__file__, __name__)  # before the long imports: --help answers at once
-globals().update(args.constants)  # as flags and presets have them
+args = flags.parse(globals())  # each of these is a flag; here, before the long imports
 
 import random
 import time
@@ -51,12 +49,47 @@ from tensorlayer.layers import Dense
 from tensorlayer.models import Model
 
 from common import networks
-from common.compiled import Compiler, StandardNormal, compiled
-from common.making import make
-from common.networks import check_choice, connect, fan_in
-from common.replay_buffer import ReplayBuffer
-from common.testing import Testing
-from common.training import Training
+from common.engine.plain import compiled
+from common.networks import check_choice, fan_in
+from common.noise import Normal
+from common.tasks.making import make
+from common.training.testing import Testing
+from common.training.training import Training
+
+
+class ReplayBuffer:
+    """A ring of the last `capacity` transitions, in one array that is made at the first push."""
+
+    def __init__(self, capacity):
+        self.capacity = int(capacity)
+        self.buffer = None
+        self.position = 0
+        self.size = 0
+        # random.sample takes three times as long; random.seed() fixes these batches, too
+        self.generator = np.random.default_rng(random.getrandbits(64))
+
+    def push(self, state, action, reward, next_state, done):
+        """Store one transition: arrays (state_dim,), (action_dim,), and numbers."""
+        if self.buffer is None:
+            fields = [("state", "f4", np.shape(state)), ("action", "f4", np.shape(action)),
+                      ("reward", "f4"), ("next_state", "f4", np.shape(state)), ("done", "f4")]
+            self.buffer = np.zeros(self.capacity, fields)
+        self.buffer[self.position] = (state, action, reward, next_state, done)
+        self.position = int((self.position + 1) % self.capacity)
+        self.size = min(self.size + 1, self.capacity)
+
+    def sample(self, batch_size):
+        """State (N, state_dim), action (N, action_dim), reward (N,), next_state, done (N,), float32.
+
+        They are drawn uniformly without replacement; a ValueError if fewer are stored.
+        """
+        indices = self.generator.choice(self.size, batch_size, replace=False, shuffle=False)
+        batch = self.buffer[indices]
+        state, action, reward, next_state, done = (batch[name] for name in batch.dtype.names)
+        return state, action, reward, next_state, done
+
+    def __len__(self):
+        return self.size
 
 
 class QNetwork(Model):
@@ -69,15 +102,16 @@ class QNetwork(Model):
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3, weight_init=WEIGHT_INIT):
         super().__init__()
         input_dim = num_inputs + num_actions
-        uniform = tf.random_uniform_initializer(-init_w, init_w)
-        w_init = fan_in if weight_init == "fan_in" else uniform
+        w_init = tf.random_uniform_initializer(-init_w, init_w)
+        if weight_init == "fan_in":  # ours
+            w_init = fan_in
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=input_dim, name="q1")
         self.linear2 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=hidden_dim, name="q2")
         self.linear3 = Dense(n_units=1, W_init=w_init, in_channels=hidden_dim, name="q3")
-        connect(self, input_dim)
+        self(tf.zeros([1, input_dim]), is_train=False)  # the chapter's extra call, here for all
 
     def forward(self, input):
         """Q values (N, 1) of inputs (N, state_dim + action_dim)."""
@@ -97,8 +131,9 @@ class PolicyNetwork(Model):
     def __init__(self, num_inputs, num_actions, hidden_dim, action_range=1.0, init_w=3e-3,
                  clip_actions=CLIP_ACTIONS, weight_init=WEIGHT_INIT):
         super().__init__()
-        uniform = tf.random_uniform_initializer(-init_w, init_w)
-        w_init = fan_in if weight_init == "fan_in" else uniform
+        w_init = tf.random_uniform_initializer(-init_w, init_w)
+        if weight_init == "fan_in":  # ours
+            w_init = fan_in
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=num_inputs, name="policy1")
@@ -113,8 +148,7 @@ class PolicyNetwork(Model):
         self.action_range = np.float32(action_range)
         self.num_actions = num_actions
         self.clip_actions = clip_actions
-        self.generator = np.random.default_rng(np.random.randint(2**31))  # of all its noise
-        connect(self, num_inputs)
+        self(tf.zeros([1, num_inputs]), is_train=False)  # the chapter's extra call, here for all
 
     def forward(self, state):
         """Actions (N, num_actions) in [-1, 1] for states (N, num_inputs)."""
@@ -134,35 +168,34 @@ class PolicyNetwork(Model):
         action = self.forward(state)
         action = self.action_range * action
 
+        # noise
+        normal = Normal(0, 1)
         eval_noise_clip = 2 * eval_noise_scale
-        normal = StandardNormal(self.generator)
         noise = normal.sample(action.shape) * eval_noise_scale
         noise = tf.clip_by_value(noise, -eval_noise_clip, eval_noise_clip)
         action = action + noise
-        if self.clip_actions:
+        if self.clip_actions:  # ours
             action = tf.clip_by_value(action, -self.action_range, self.action_range)
         return action
 
     @compiled
-    def act(self, state):
-        """Ours: forward(), compiled, from and to NumPy arrays."""
-        return self.forward(state)
-
     def get_action(self, state, explore_noise_scale, greedy=False):
         """The action (num_actions,) for one state (num_inputs,), with noise unless greedy."""
-        action = self.act(np.asarray(state, np.float32)[np.newaxis])[0]
-        action = self.action_range * action
+        action = self.forward([state])
+        action = self.action_range * action[0]
         if greedy:
             return action
-        noise = self.generator.standard_normal(self.num_actions, dtype=np.float32)
-        action = action + explore_noise_scale * noise
-        if self.clip_actions:
-            action = np.clip(action, -self.action_range, self.action_range)
+        # noise
+        normal = Normal(0, 1)
+        noise = normal.sample(action.shape) * explore_noise_scale
+        action += noise
+        if self.clip_actions:  # ours
+            action = tf.clip_by_value(action, -self.action_range, self.action_range)
         return action
 
     def sample_action(self):
         """A uniformly random action (num_actions,)."""
-        a = self.generator.uniform(-1, 1, self.num_actions)
+        a = np.random.uniform(-1, 1, [self.num_actions])
         return self.action_range * a
 
 
@@ -171,27 +204,30 @@ class TD3:
 
     It learns from replay_buffer. Sizes and action_range are as for PolicyNetwork. The policy is
     updated at every policy_target_update_interval-th update; q_lr and policy_lr are Adam's. The
-    rest is ours: as the constants and flags of these names, by default with their values.
+    rest is ours: as the constants of these names. `losses` are those of the last update.
     """
 
     def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
                  policy_target_update_interval=1, q_lr=3e-4, policy_lr=3e-4,
                  policy_loss=POLICY_LOSS, standardise_rewards=STANDARDISE_REWARDS,
-                 clip_actions=CLIP_ACTIONS, weight_init=WEIGHT_INIT, eager=args.eager):
+                 clip_actions=CLIP_ACTIONS, weight_init=WEIGHT_INIT):
         self.replay_buffer = replay_buffer
+        # ours
         self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
-
+        check_choice("policy_loss", policy_loss, "q1", "min")
         check_choice("weight_init", weight_init, "small", "fan_in")
+        q_options = {"weight_init": weight_init}
+        options = {"clip_actions": clip_actions, "weight_init": weight_init}
+        self.losses = None
 
         # all networks
-        sizes = state_dim, action_dim, hidden_dim
-        self.q_net1 = QNetwork(*sizes, weight_init=weight_init)
-        self.q_net2 = QNetwork(*sizes, weight_init=weight_init)
-        self.target_q_net1 = QNetwork(*sizes, weight_init=weight_init)
-        self.target_q_net2 = QNetwork(*sizes, weight_init=weight_init)
-        policy_options = {"clip_actions": clip_actions, "weight_init": weight_init}
-        self.policy_net = PolicyNetwork(*sizes, action_range, **policy_options)
-        self.target_policy_net = PolicyNetwork(*sizes, action_range, **policy_options)
+        self.q_net1 = QNetwork(state_dim, action_dim, hidden_dim, **q_options)
+        self.q_net2 = QNetwork(state_dim, action_dim, hidden_dim, **q_options)
+        self.target_q_net1 = QNetwork(state_dim, action_dim, hidden_dim, **q_options)
+        self.target_q_net2 = QNetwork(state_dim, action_dim, hidden_dim, **q_options)
+        self.policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range, **options)
+        self.target_policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range,
+                                               **options)
         print("Q Network (1,2): ", self.q_net1)
         print("Policy Network: ", self.policy_net)
 
@@ -201,9 +237,12 @@ class TD3:
         self.target_policy_net = self.target_ini(self.policy_net, self.target_policy_net)
 
         # training mode
-        for net in (self.q_net1, self.q_net2, self.target_q_net1, self.target_q_net2,
-                    self.policy_net, self.target_policy_net):
-            net.train()
+        self.q_net1.train()
+        self.q_net2.train()
+        self.target_q_net1.train()
+        self.target_q_net2.train()
+        self.policy_net.train()
+        self.target_policy_net.train()
 
         self.update_cnt = 0
         self.policy_target_update_interval = policy_target_update_interval
@@ -211,14 +250,10 @@ class TD3:
         self.q_optimizer1 = tf.optimizers.Adam(q_lr)
         self.q_optimizer2 = tf.optimizers.Adam(q_lr)
         self.policy_optimizer = tf.optimizers.Adam(policy_lr)
-
-        # Ours: the losses of the last update, with the policy's only where it was updated; what a
-        # resumed training goes on with beside the variables; compilation
-        self.losses, self.loss_names = None, ["loss/q1", "loss/q2", "q/mean", "loss/policy"]
-        self.state_names = ["update_cnt", "replay_buffer", "policy_net.generator",
-                            "target_policy_net.generator"]
-        self.compiler = Compiler(self, eager, {"q_optimizer1": "q_net1", "q_optimizer2": "q_net2",
-                                               "policy_optimizer": "policy_net"})
+        # ours: their moments are there before the first update, for XLA and --resume
+        self.q_optimizer1.build(self.q_net1.trainable_weights)
+        self.q_optimizer2.build(self.q_net2.trainable_weights)
+        self.policy_optimizer.build(self.policy_net.trainable_weights)
 
     def target_ini(self, net, target_net):
         """Copy net's weights into target_net."""
@@ -241,21 +276,21 @@ class TD3:
         networks in the soft updates of their targets. A ValueError if fewer than batch_size
         transitions are stored.
         """
-        check_choice("policy_loss", self.policy_loss, "q1", "min")
-        batches, policy_turns = [], []
-        for _ in range(n_updates):
+        batches = []
+        for i in range(n_updates):  # the loop that is printed around update()
             self.update_cnt += 1
-            batches.append(self.replay_buffer.sample(batch_size))
-            # Technique two (技术二), delayed policy updates: not at every update of the Qs
-            policy_turns.append(self.update_cnt % self.policy_target_update_interval == 0)
-        # The printed body goes on in _update_from(), which is compiled.
-        self.losses = self.compiler.for_each(self._update_from, batches, tuple(policy_turns),
-                                             float(eval_noise_scale), float(reward_scale),
-                                             float(gamma), float(soft_tau))
 
-    def _update_from(self, batch, policy_turn, eval_noise_scale, reward_scale, gamma, soft_tau):
-        """One update: the body of the chapter's update() after sample(), algorithm 6.27."""
-        state, action, reward, next_state, done = batch
+            # sample a batch
+            state, action, reward, next_state, done = self.replay_buffer.sample(batch_size)
+            policy_turn = self.update_cnt % self.policy_target_update_interval == 0
+            batches.append((state, action, reward, next_state, done, policy_turn))
+        self.losses = self.update_networks.for_each(batches, eval_noise_scale, reward_scale, gamma,
+                                                    soft_tau)
+
+    @compiled  # the printed body of update() goes on here
+    def update_networks(self, state, action, reward, next_state, done, policy_turn,
+                        eval_noise_scale, reward_scale, gamma, soft_tau):
+        """One update from one batch; returns what TensorBoard shows, by name."""
         reward = reward[:, np.newaxis]  # expand dimension
         done = done[:, np.newaxis]
 
@@ -266,9 +301,10 @@ class TD3:
 
         # rewards standardised over the batch; 1e-6 for batches of equal rewards
         if self.standardise_rewards:
-            std = tf.math.reduce_std(reward, axis=0)
-            reward = (reward - tf.reduce_mean(reward, axis=0)) / (std + 1e-6)
-        reward = reward_scale * reward
+            reward = reward_scale * (reward - tf.reduce_mean(reward, axis=0)) / (
+                tf.math.reduce_std(reward, axis=0) + 1e-6)
+        else:  # ours
+            reward = reward_scale * reward
 
         # Training the Q functions
         target_q_input = tf.concat([next_state, new_next_action], 1)
@@ -290,8 +326,11 @@ class TD3:
         q2_grad = q2_tape.gradient(q_value_loss2, self.q_net2.trainable_weights)
         self.q_optimizer2.apply_gradients(zip(q2_grad, self.q_net2.trainable_weights))
 
+        losses = {"loss/q1": q_value_loss1, "loss/q2": q_value_loss2,
+                  "q/mean": tf.reduce_mean(predicted_q_value1)}
+
         # Training the policy
-        losses = [q_value_loss1, q_value_loss2, tf.reduce_mean(predicted_q_value1)]
+        # Technique two (技术二), delayed policy updates: not at every update of the Qs
         if policy_turn:
             with tf.GradientTape() as p_tape:
                 new_action = self.policy_net.evaluate(state, eval_noise_scale=0.0)  # no noise
@@ -304,14 +343,14 @@ class TD3:
                 policy_loss = -tf.reduce_mean(predicted_new_q_value)
             p_grad = p_tape.gradient(policy_loss, self.policy_net.trainable_weights)
             self.policy_optimizer.apply_gradients(zip(p_grad, self.policy_net.trainable_weights))
-            losses.append(policy_loss)
+            losses["loss/policy"] = policy_loss
 
             # Soft updates of the targets
             self.target_q_net1 = self.target_soft_update(self.q_net1, self.target_q_net1, soft_tau)
             self.target_q_net2 = self.target_soft_update(self.q_net2, self.target_q_net2, soft_tau)
             self.target_policy_net = self.target_soft_update(self.policy_net,
                                                              self.target_policy_net, soft_tau)
-        return tf.stack(losses)
+        return losses
 
     def save(self, path=None):
         """Save all networks into the npz file `path`, or the usual one; returns its path."""
@@ -322,19 +361,28 @@ class TD3:
         networks.load(self, args, path)
 
     # Ours, for evaluations and pictures
+    q_unit = "rewards"  # what Q sums
 
+    @compiled
     def greedy_actions(self, states):
         """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
-        return self.policy_net.action_range * self.policy_net.act(states)
+        return self.policy_net.action_range * self.policy_net.forward(states)
 
     def q_values(self, states, actions):
         """Q values (N,) of actions (N, action_dim) in states (N, state_dim): the smaller."""
         q_input = tf.concat([states, actions], 1)
         return tf.minimum(self.q_net1(q_input), self.q_net2(q_input)).numpy()[:, 0]
 
+    def layers(self):
+        """The dense layers of the greedy policy, and those of each Q."""
+        net, q_nets = self.policy_net, [self.q_net1, self.q_net2]
+        return ([net.linear1, net.linear2, net.linear3, net.output_linear],
+                [[q_net.linear1, q_net.linear2, q_net.linear3] for q_net in q_nets])
+
 
 if __name__ == "__main__":
-    env = make(ENV_ID, RENDER, unit_actions=args.unit_actions)
+    # the environment
+    env = make(ENV_ID, RENDER, args)
     state_dim = env.observation_space.shape[0]
     action_dim = env.action_space.shape[0]
     action_range = env.action_space.high  # actions are in [-action_range, action_range]
@@ -345,18 +393,21 @@ if __name__ == "__main__":
     np.random.seed(RANDOM_SEED)
     tf.random.set_seed(RANDOM_SEED)
 
+    # the replay buffer
     replay_buffer = ReplayBuffer(REPLAY_BUFFER_SIZE)
+
+    # the agent
     agent = TD3(state_dim, action_dim, replay_buffer, HIDDEN_DIM, action_range,
                 POLICY_TARGET_UPDATE_INTERVAL, Q_LR, POLICY_LR)
     t0 = time.time()
 
     if args.train:
-        # Ours: Training evaluates, saves and goes on where a training was stopped. However its
-        # block ends, it calls agent.save() and plots all_episode_reward into image/td3.png.
-        with Training(agent, env, args) as training:
-            all_episode_reward = training.all_episode_reward  # [], unless resumed
-            frame_idx = training.steps  # 0, unless resumed
-            for episode in training.episodes():  # TRAIN_EPISODES, or as many as --steps takes
+        frame_idx = 0
+        all_episode_reward = []
+        with Training(agent, env, all_episode_reward, args) as training:  # ours: keeps its state
+            if args.resume:
+                frame_idx = training.resume()
+            for episode in training(range(TRAIN_EPISODES)):
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
@@ -364,10 +415,11 @@ if __name__ == "__main__":
                         env.render()
                     if frame_idx > EXPLORE_STEPS:
                         action = agent.policy_net.get_action(state, EXPLORE_NOISE_SCALE)
-                    elif step % EXPLORE_HOLD == 0:
+                    else:
                         action = agent.policy_net.sample_action()
-                    next_state, reward, done, info = env.step(action)
-                    replay_buffer.push(state, action, reward, next_state, done)
+                    next_state, reward, done, _ = env.step(action)
+                    # done: the episode is over; env.terminal: not only for want of time
+                    replay_buffer.push(state, action, reward, next_state, env.terminal)
                     state = next_state
                     episode_reward += reward
                     frame_idx += 1
@@ -375,31 +427,31 @@ if __name__ == "__main__":
                     if len(replay_buffer) > max(BATCH_SIZE, LEARN_AFTER):
                         agent.update(BATCH_SIZE, EVAL_NOISE_SCALE, REWARD_SCALE, GAMMA, SOFT_TAU,
                                      n_updates=UPDATE_ITR)
-                    if done or info["TimeLimit.truncated"]:
+                    if done:
                         break
 
                 if episode == 0:
                     all_episode_reward.append(episode_reward)
                 else:
                     all_episode_reward.append(all_episode_reward[-1] * 0.9 + episode_reward * 0.1)
-                print(f"Training | Episode: {training.number(frame_idx)} | Episode Reward: "
+                print(f"Training | Episode: {episode + 1}/{training.total} | Episode Reward: "
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
-                training.episode_done(episode_reward, step + 1, noise_scale=EXPLORE_NOISE_SCALE)
+
+            agent.save()
+            training.plot(all_episode_reward)  # into image/td3.png
 
     if args.test:
         agent.load()
-        with Testing(agent, env, args) as testing:  # ours: a window or a film, the mean, --explain
-            env = testing.env
+        with Testing(agent, env, args) as env:  # ours: a window or a film, and the mean in the end
             for episode in range(TEST_EPISODES):
                 state = env.reset()
                 episode_reward = 0
                 for step in range(MAX_STEPS):
                     env.render()
                     action = agent.policy_net.get_action(state, EXPLORE_NOISE_SCALE, greedy=True)
-                    state, reward, done, info = env.step(action)
+                    state, reward, done, _ = env.step(action)
                     episode_reward += reward
-                    if done or info["TimeLimit.truncated"]:
+                    if done:
                         break
                 print(f"Testing | Episode: {episode + 1}/{TEST_EPISODES} | Episode Reward: "
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
-                testing.episode_done(episode_reward)

@@ -1,23 +1,21 @@
 """What is said to the person at the keyboard when something is wrong, always on one line."""
 
-import os
-
 
 class UserError(Exception):
     """Something the user can put right: a flag, a file, an environment.
 
-    The message is one line that names the flag or file at fault and the next
-    step. Scripts print it without a traceback and exit with status 1.
+    The message is one line that names what is at fault and the next step. Scripts print it
+    without a traceback and exit with status 1.
     """
 
 
-def one_line(thing, limit=400, kind=False):
+def one_line(thing, limit=300, kind=False):
     """A path, a value or what an error says, as part of one line that any terminal shows.
 
     Args:
         thing: anything; of an OSError, the system's words are taken.
         limit: how many characters are shown; longer ones lose their middle.
-        kind: True: of an error of others, its class is named and all it says follows.
+        kind: True: of an error of others, its class is named, too.
     """
     text = str(thing)
     if isinstance(thing, BaseException):
@@ -25,8 +23,7 @@ def one_line(thing, limit=400, kind=False):
         text = (text if kind else getattr(thing, "strerror", None) or text) or name
         if kind and text != name and not isinstance(thing, UserError):
             text = f"{name}: {text}"
-    if not isinstance(thing, str | os.PathLike):
-        text = " ".join(text.split())  # in a path, each character counts
+        text = " ".join(text.split())
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 4 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,273 @@
+"""`@compiled`: one call where eager TensorFlow makes hundreds.
+
+An update written with GradientTape, apply_gradients and assign runs operation by operation from
+Python, and each operation's call takes far longer than its arithmetic. `@compiled` traces the
+method's lines and compiles them with tf.function(jit_compile=True). That is all it does, on public
+API only; fast.py runs the same lines on fewer, larger tensors. `--eager`, which is
+tf.config.run_functions_eagerly(True), runs them as they stand, with numbers.
+
+XLA ignores tf.random.set_seed. So noise (common/noise.py) is drawn by NumPy at each call, in the
+order in which the lines ask for it, compiled or not, and reaches them like any other number: all
+numbers of a call travel in one float32 vector, because each tensor costs as much as a small matrix
+product.
+"""
+
+import functools
+import inspect
+import threading
+import weakref
+
+import numpy as np
+import tensorflow as tf
+
+COMPILING = "Compiling the update: this takes a few seconds, once."
+_STATE = (int, float, dict, tf.Tensor)  # attributes that change without another code
+LOCK = threading.RLock()  # tracing and calls: one thread of the process at a time
+
+
+class compiled:  # noqa: N801 (a decorator)
+    """Decorator: compile a method of an agent, or of a network that is an attribute of one.
+
+    Arrays, lists of numbers and floats may change from call to call; they arrive as float32
+    tensors. Anything else (int, bool, str, None) is built in, and a new value compiles anew. What
+    the method returns comes back as NumPy arrays. Called with a tensor first, as in another
+    compiled method, it just runs. A tensor that is an attribute of the agent may be read and assigned, like
+    a variable; other attributes are built in. One that is assigned a new object, text or switch
+    counts from the next call on; a number does not, since most numbers count something.
+    """
+
+    def __init__(self, method):
+        functools.update_wrapper(self, method)
+        self.method, self.signature = method, inspect.signature(method)
+        self.defaults = [p.default for p in self.signature.parameters.values()][1:]
+
+    def __set_name__(self, owner, name):
+        if not getattr(owner.__setattr__, "notices", False):
+            owner.__setattr__ = _noticing(owner.__setattr__)
+
+    def __get__(self, part, owner=None):
+        return self if part is None else _Bound(self, part)
+
+    def __call__(self, part, *args, **kwargs):
+        return _Bound(self, part)(*args, **kwargs)
+
+
+class _Bound:
+    """A compiled method of one object."""
+
+    def __init__(self, function, part):
+        self._function, self._part = function, part
+
+    def __call__(self, *given, **kwargs):
+        args = (*given, *self._function.defaults[len(given) :])
+        if kwargs or args[-1] is inspect.Parameter.empty:  # slower than the usual case
+            bound = self._function.signature.bind(self._part, *given, **kwargs)
+            bound.apply_defaults()
+            args = bound.args[1:]
+        if type(args[0]) is not np.ndarray and tf.is_tensor(args[0]):  # the latter takes 10 us
+            return self._function.method(self._part, *args)
+        return self._run([()], args)
+
+    def for_each(self, items, *rest):
+        """Several calls in one: method(*item, *rest) for each item, a tuple, in turn.
+
+        Returns what the last of them returns.
+        """
+        return self._run(items, rest, COMPILING)
+
+    def _run(self, items, rest, what=None):
+        method, part = self._function.method, self._part
+        if tf.config.functions_run_eagerly():
+            return _eagerly(method, part, items, rest)
+        numbers = []
+        kinds = _kind(rest, numbers), tuple([_kind(item, numbers) for item in items])
+        with LOCK:
+            programs = vars(_root(part)).setdefault("_programs", Programs())
+            key = method, id(part), kinds
+            program = programs.get(key)
+            if program is None:
+                if what and not programs.announced:
+                    print(what, flush=True)
+                    programs.announced = True
+                program = programs[key] = _compile(programs, part, method, kinds)
+            return program(numbers)
+
+
+class Programs(dict):
+    """What is compiled of one agent, by method, object and kinds of arguments."""
+
+    announced = False
+    plain = False  # whether fast.py has met what it cannot do
+
+    def __reduce__(self):
+        """A copy would share the compiled code, which has the agent's variables built in."""
+        raise TypeError(
+            "an agent that has learned cannot be copied or pickled: make a new one with the same "
+            "arguments, then agent.save(path) and new.load(path) bring it the weights"
+        )
+
+
+def _compile(programs, part, method, kinds):
+    from common.engine import fast  # the choice of the engine: without these lines, it is this one
+
+    if fast.usable(programs):
+        try:
+            return fast.Program(_root(part), programs, part, method, kinds)
+        except fast.NotFlat as reason:
+            programs.plain = True
+            print(f"A plain tf.function runs {method.__qualname__}, slower: {reason}.", flush=True)
+    return Program(part, method, kinds)
+
+
+class Program:
+    """A method compiled for kinds of arguments: a function of their numbers.
+
+    Args:
+        part: the object.
+        method: function of it and its arguments.
+        kinds: of the arguments that all items share, and of each item's own.
+    """
+
+    def __init__(self, part, method, kinds):
+        self.part, self.method = part, method
+        self.rest, self.items = kinds
+        self.held = [name for name, value in vars(part).items() if isinstance(value, tf.Tensor)]
+        self.size = size(self.rest) + sum(map(size, self.items))
+        self.function = self._compile()
+
+    def _compile(self):
+        function = tf.function(self._body, jit_compile=True, autograph=False)
+        vector = tf.TensorSpec([None], tf.float32)  # what noise is asked for, tracing finds out
+        return function.get_concrete_function(vector, *self.tensors())
+
+    def tensors(self):
+        """The tensors that are attributes of the object now."""
+        return [vars(self.part)[name] for name in self.held]
+
+    def _body(self, vector, *tensors):
+        feed = Feed(vector[: self.size], vector[self.size :])
+        results = self.lines(feed, self.items, tensors)
+        self.noise = feed.noise_size
+        return results
+
+    def lines(self, feed, items, tensors):
+        """Run the method's lines for each item: what the last returns, the held tensors after it.
+
+        While they run, `tensors` stand for those that are attributes.
+        """
+        attributes = vars(self.part)
+        before = {name: attributes[name] for name in self.held}
+        attributes.update(zip(self.held, tensors))
+        _thread.feed = feed
+        try:
+            rest = feed.given(self.rest)
+            for item in items:
+                results = self.method(self.part, *feed.given(item), *rest)
+            after = [tf.convert_to_tensor(attributes[name], tf.float32) for name in self.held]
+            return tf.nest.map_structure(_tensor, results), after
+        except Exception as error:
+            if len(error.args) == 1 and isinstance(error.args[0], str):
+                where = self.method.__qualname__
+                error.args = (f"{error}\n{where} is being compiled: here, tensors have no values "
+                              "yet. --eager runs its lines one by one, with numbers.",)
+            raise
+        finally:
+            _thread.feed = None
+            attributes.update(before)
+
+    def __call__(self, numbers):
+        noise = np.random.standard_normal(self.noise)
+        vector = np.concatenate([*map(np.ravel, numbers), noise])
+        results, after = self.function(tf.constant(vector, tf.float32), *self.tensors())
+        vars(self.part).update(zip(self.held, after))
+        return tf.nest.map_structure(_array, results)
+
+
+class Feed:
+    """Hands lines that are being traced their numbers: pieces of one vector, and of one of noise."""
+
+    def __init__(self, numbers, noise):
+        self.numbers, self.noise = numbers, noise
+        self.size = self.noise_size = 0
+
+    def given(self, kind):
+        """The argument of a kind, with a tensor for each of its numbers."""
+        if kind[0] is tuple:
+            return tuple([self.given(k) for k in kind[1:]])
+        if kind[0] is not np.ndarray:
+            return kind[1]
+        start, self.size = self.size, self.size + size(kind)
+        return tf.reshape(self.numbers[start : self.size], kind[1])
+
+    def normal(self, shape):
+        """Standard normal noise of a shape."""
+        start, self.noise_size = self.noise_size, self.noise_size + int(np.prod(shape))
+        return tf.reshape(self.noise[start : self.noise_size], shape)
+
+
+_thread = threading.local()
+
+
+def tracing():
+    """The Feed of the lines that this thread is tracing, or None."""
+    return getattr(_thread, "feed", None)
+
+
+def _kind(argument, numbers):
+    """What of an argument is built in, as a tuple; its numbers are appended to `numbers`."""
+    if isinstance(argument, tuple):
+        return (tuple, *[_kind(a, numbers) for a in argument])
+    if isinstance(argument, (np.ndarray, float, np.floating, list)):
+        number = np.asarray(argument, np.float32)
+        numbers.append(number)
+        return np.ndarray, number.shape
+    return type(argument), argument  # with its type, because True == 1
+
+
+def size(kind):
+    """How many numbers there are in an argument of a kind."""
+    if kind[0] is tuple:
+        return sum(map(size, kind[1:]))
+    return int(np.prod(kind[1])) if kind[0] is np.ndarray else 0
+
+
+def _eagerly(method, part, items, rest):
+    def tensor(argument):
+        if isinstance(argument, tuple):
+            return tuple(map(tensor, argument))
+        is_array = isinstance(argument, (np.ndarray, list))
+        return tf.constant(argument, tf.float32) if is_array else argument
+
+    rest = tensor(rest)
+    for item in items:
+        results = method(part, *tensor(item), *rest)
+    return tf.nest.map_structure(_array, results)
+
+
+def _tensor(result):
+    return result if result is None else tf.convert_to_tensor(result)
+
+
+def _array(result):
+    return result.numpy() if hasattr(result, "numpy") else result
+
+
+def _root(part):
+    """The agent that a network is part of, else the object itself."""
+    agent = vars(part).get("_agent")
+    return agent() if agent and agent() else part
+
+
+def _noticing(plainly):
+    """An object's __setattr__ that drops what is compiled where the code has to change."""
+
+    def __setattr__(self, name, value):
+        replaced = vars(self).get(name, value) is not value and not name.startswith("_")
+        plainly(self, name, value)
+        if getattr(type(value).__setattr__, "notices", False):
+            vars(value)["_agent"] = weakref.ref(self)
+        if replaced and (isinstance(value, bool) or not isinstance(value, _STATE)):
+            vars(_root(self)).pop("_programs", None)
+
+    __setattr__.notices = True
+    return __setattr__

@@ -1,0 +1,53 @@
+"""What an agent consists of, found among its attributes: networks, optimizers, single variables."""
+
+import tensorflow as tf
+from tensorlayer.layers import Layer
+from tensorlayer.models import Model
+
+from common.errors import UserError
+
+
+def networks_of(agent):
+    """What a file of weights holds: dict from attribute name to a list of variables.
+
+    These are the agent's networks, targets included, and its single variables (SAC's log_alpha).
+    """
+    networks = {}
+    parts = {"network": agent} if isinstance(agent, Model) else vars(agent)  # one by itself
+    for name, value in parts.items():
+        if isinstance(value, Model):
+            networks[name] = _weights(value)
+        elif isinstance(value, tf.Variable):
+            networks[name] = [value]
+    return networks
+
+
+def variables_of(agent):
+    """All variables: networks', single ones, optimizers' moments, moving averages.
+
+    Returns:
+        dict from a name, the attribute's and the place there ("q_net1/0"), to each variable.
+    """
+    networks = networks_of(agent)
+    found = {f"{name}/{i}": v for name, vs in networks.items() for i, v in enumerate(vs)}
+    weights = [weight for network in networks.values() for weight in network]
+    for name, value in vars(agent).items():
+        variables = []
+        if isinstance(value, tf.optimizers.Optimizer):
+            variables = [getattr(variable, "value", variable) for variable in value.variables]
+        elif isinstance(value, tf.train.ExponentialMovingAverage):
+            variables = [v for v in map(value.average, weights) if v is not None]
+        found |= {f"{name}/{i}": variable for i, variable in enumerate(variables)}
+    return found
+
+
+def _weights(model):
+    """The weights of a network; TensorLayer lists its layers once, at the first call."""
+    layers = {name: value for name, value in vars(model).items() if isinstance(value, Layer)}
+    for name, layer in layers.items():
+        if all(layer is not known for known in model.all_layers):
+            raise UserError(
+                f"{type(model).__name__}.{name} came after the network's first call, and "
+                "TensorLayer would not train it: make all layers before that call"
+            )
+    return model.all_weights

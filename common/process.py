@@ -1,0 +1,172 @@
+"""The process of a script: what it shows, and what stops it.
+
+Outside a training, Ctrl-C, SIGTERM and a closed terminal end a script at once. During one, the
+first of them is noted, and the episode is played to its end; the second ends the script at once.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import warnings
+
+from common.errors import UserError, one_line
+
+# TensorLayer compares with `is`, pygame uses pkg_resources: nothing a reader can change. What
+# the Python compiler finds is filed under the path, all else under the name of the module.
+_WARNERS = r"(.*[\\/])?(tensorlayer|pygame)([\\/.]|$)"
+
+
+class Stopped(SystemExit):
+    """The run was told to stop; its code is 128 plus the signal's number, as in a shell."""
+
+
+class _Signals:
+    held = False  # a training is going on
+    noted = None  # the number of the first signal during it
+
+
+def prepare(prog, verbose=False):
+    """Set up the streams, the signals and the last line of the process of a script that is run.
+
+    From here on a UserError ends it with one line on stderr, and a closed output without a word.
+
+    Args:
+        prog: the script's name, with which its lines on stderr begin.
+        verbose: show tracebacks, too.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed (>&-)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace", line_buffering=True)
+    sys.excepthook = _one_line_hook(prog, verbose, sys.excepthook)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last, a closed terminal, not on Windows
+        number = getattr(signal, name, None)
+        if number and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):  # nohup
+            with contextlib.suppress(ValueError):  # outside the main thread
+                signal.signal(number, _handle)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _handle(number, frame):
+    if not _Signals.held or _Signals.noted:
+        raise Stopped(128 + number)
+    _Signals.noted = number
+    with contextlib.suppress(OSError):
+        if number == signal.SIGINT:
+            os.write(2, b"\nStopping after this episode; a second Ctrl-C stops at once.\n")
+        elif number != signal.SIGTERM and os.isatty(1):  # the terminal is gone
+            _discard_output()
+
+
+def _in_child():
+    """A process that an environment forks ends as any other does."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+        if number and signal.getsignal(number) is _handle:
+            python = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if python else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def signals_noted():
+    """A block in which the first signal is only noted: see stop_if_told()."""
+    _Signals.held, _Signals.noted = True, None
+    try:
+        yield
+    finally:
+        _Signals.held, _Signals.noted = False, None
+
+
+def stop_if_told():
+    """Raise Stopped if a signal has been noted."""
+    if _Signals.noted:
+        raise Stopped(128 + _Signals.noted)
+
+
+def _discard_output():
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _one_line_hook(prog, verbose, default):
+    def hook(kind, error, traceback):
+        line = ""
+        if issubclass(kind, BrokenPipeError):
+            _discard_output()  # or Python would complain at its end
+            return
+        if issubclass(kind, UserError):
+            line = one_line(error, limit=2000)
+        elif issubclass(kind, MemoryError) or kind.__name__ == "ResourceExhaustedError":
+            line = (f"the memory is too small ({one_line(error, limit=200)}): choose a smaller "
+                    "--hidden-dim, --batch-size, --replay-buffer-size or --memory-capacity")
+        if not line or (verbose and error.__cause__ is not None):
+            default(kind, error, traceback)
+        if line:
+            print(f"{prog}: {line}", file=sys.stderr)
+
+    return hook
+
+
+def import_quietly(verbose, imported=False):
+    """Import TensorFlow and TensorLayer without a word, and keep them silent afterwards.
+
+    TensorFlow's C++ writes its first lines straight to descriptor 2, before it looks at any log
+    level. So the imports, and only they, happen with that descriptor pointing elsewhere.
+    Environment variables and Python warning options that are already set win.
+
+    Args:
+        verbose: True does nothing at all, and every message appears.
+        imported: the script is a library of a program: TensorFlow's logger is left alone.
+
+    Raises:
+        UserError: a package is not installed.
+        Exception: whatever else an import raised; what it had written is shown first.
+    """
+    if verbose:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=_WARNERS)
+    try:
+        with _stderr_aside():
+            import tensorflow as tf
+            import tensorlayer as tl
+
+            # TensorFlow 2.16 announces XLA at the first compilation, whatever the level. If
+            # there is no XLA here, the run will say so, unless it is --eager and needs none.
+            with contextlib.suppress(tf.errors.OpError):
+                tf.function(lambda: tf.constant(0.0) + 1.0, jit_compile=True, autograph=False)()
+    except ModuleNotFoundError as error:
+        message = f"{error.name} is not installed, run: pip install -r requirements.txt"
+        raise UserError(message) from error
+    if not imported:
+        tf.get_logger().setLevel(logging.ERROR)
+    tl.logging.set_verbosity(tl.logging.ERROR)
+
+
+@contextlib.contextmanager
+def _stderr_aside():
+    """Point file descriptor 2 to a temporary file; if the block fails, show what it caught."""
+    try:
+        stderr, caught = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    except OSError:  # closed: nobody is disturbed; or there is no place for a file
+        yield
+        return
+    with caught:
+        try:
+            os.dup2(caught.fileno(), 2)
+            yield
+        except Exception as error:
+            if not isinstance(error, ModuleNotFoundError):  # which says it all
+                caught.seek(0)
+                os.write(stderr, caught.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

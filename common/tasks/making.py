@@ -1,0 +1,144 @@
+"""make(): from the name that `--env` gives to an Environment, with a window or a film."""
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import sys
+import traceback
+import warnings
+
+from common.errors import UserError, one_line
+from common.files.names import present_id
+from common.process import Stopped
+from common.tasks.environment import Environment
+from common.tasks.film import Film
+
+
+def make(env_id, render=False, settings=None, record=None):
+    """Make the environment that `--env` names.
+
+    env_id: an id of gym or, where gym does not know it, of Gymnasium; `gymnasium:ID` asks
+        for Gymnasium's. `module:ID` first imports the module that registers it, which may
+        lie in the current folder.
+    render: open a window; where there can be none, say so in one line and play without.
+    settings: what flags.parse() returned: whether actions are in [-1, 1]. None: they are not.
+    record: str or Path of a .gif or .mp4 file for a film of the first episode: each
+        render() takes a frame, close() finishes. Opens no window, whatever `render` says.
+    Raises UserError if there is no such environment, it lacks a package, it cannot be
+    made, or the networks cannot play it; with `record`, also if it cannot be filmed.
+    """
+    if record is not None:
+        # There are environments that open a window to draw anything at all.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # or ALSA complains, without a sound card
+    # Or SDL draws through OpenGL, whose software drivers bring an LLVM of their own, which
+    # gets mixed up with the one in TensorFlow: a segmentation fault.
+    os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+    env_id = present_id(env_id)
+    mode = "rgb_array" if record is not None else "human" if render and _is_a_screen() else None
+    another = functools.partial(_another, env_id, settings)
+    env = _build(env_id, mode)
+    film = None if record is None else Film(record, env.metadata.get("render_fps") or 30)
+    return Environment(env, env_id, another, film, getattr(settings, "unit_actions", False))
+
+
+def _another(env_id, settings, render=False, record=None):
+    return make(env_id, render, settings, record)
+
+
+def _build(env_id, mode):
+    """The environment of the library that knows it, without the library's own checker."""
+    module, colon, name = env_id.removeprefix("gymnasium:").rpartition(":")
+    error = None
+    for library in _libraries(env_id, mode):
+        if module:
+            _import_theirs(module, env_id)
+        known = name in library.envs.registration.registry
+        if error is None or known:  # an unknown one may be an old version: the library says so
+            try:
+                options = {"render_mode": mode} if mode else {}
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", module="gym")  # "out of date"
+                    return library.make(name, disable_env_checker=True, **options)
+            except (Stopped, KeyboardInterrupt):
+                raise
+            except BaseException as raised:
+                error = raised
+        if known:
+            break
+    if mode == "human":
+        env = _build(env_id, None)  # if this fails too, drawing was not the reason
+        print(f"No window can be opened ({one_line(error, kind=True)}): playing on without.")
+        return env
+    step = _package_to_install(error) or "--verbose shows where"
+    raise UserError(f"--env {env_id}: cannot be made ({one_line(error, kind=True)}); "
+                    f"{step}.") from error
+
+
+def _libraries(env_id, mode):
+    """gym, then Gymnasium, which draws better, too; imported without their notices."""
+    names = ["gym", "gymnasium"]
+    if env_id.startswith("gymnasium:"):
+        names = ["gymnasium"]
+    elif mode:
+        names.reverse()
+    for name in names:
+        with contextlib.redirect_stderr(io.StringIO()):
+            try:
+                library = importlib.import_module(name)
+            except Exception as error:
+                if name == "gym":  # not installed, or too old for this NumPy
+                    continue
+                raise UserError(f"--env {env_id}: {one_line(error)}; pip install "
+                                "gymnasium.") from error
+        yield library
+
+
+def _import_theirs(module, env_id):
+    """Import the module that registers `env_id`: an installed one, or one in the current folder."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)  # last: it hides nothing
+    try:
+        importlib.import_module(module)
+    except (Stopped, UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        # The line of a module at which an import stopped; a SyntaxError says its own.
+        lines = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
+        place = f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
+        step = _package_to_install(error) or "correct it"
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            step = f"it is not in {here}: start in the folder that holds it, or pip install it"
+        reason = f"cannot import {module} ({one_line(error, kind=True)})"
+        raise UserError(f"--env {env_id}: {place}{reason}; {step}.") from error
+
+
+def _package_to_install(error):
+    """The step that brings the package whose lack raised `error`; None: that is not it."""
+    # The libraries' own advice (gym[box2d], gym[mujoco]) pins versions that no longer install.
+    if "mujoco_py" in str(error) or "gymnasium-robotics" in str(error):
+        return "take its -v5 and pip install -r requirements-envs.txt"
+    if type(error).__name__ == "DependencyNotInstalled":
+        return "pip install -r requirements-envs.txt"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"pip install {error.name.partition('.')[0]}"
+    return None
+
+
+def _is_a_screen():
+    """Whether a window would be seen: SDL, finding no screen, silently draws for nobody."""
+    screens = {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if screens or not sys.platform.startswith("linux"):
+        with contextlib.suppress(Exception):  # no pygame, or SDL may not choose and finds none
+            import pygame
+
+            pygame.display.init()
+            driver = pygame.display.get_driver()
+            pygame.display.quit()
+            if driver not in ("dummy", "offscreen"):
+                return True
+    print("No display: playing on without a window.", flush=True)
+    return False

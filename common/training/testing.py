@@ -1,0 +1,36 @@
+"""One test around the chapter's loop: a window or a film, and what to say in the end."""
+
+import contextlib
+
+import numpy as np
+
+from common.files.names import picture_path
+from common.pendulum import explain, page
+
+
+@contextlib.contextmanager
+def Testing(agent, env, settings):  # noqa: N802 (it stands where Training does)
+    """A test, as a `with` block that gives the Environment to play in.
+
+    Its render() shows it, or takes a frame of the film. The training's environment is closed
+    first, for a simulator may be open only once. At the end of the block the mean and standard
+    deviation are printed, and with --explain or --page what was learned is shown.
+
+    Args:
+        agent: that plays.
+        env: the Environment it was trained in.
+        settings: Settings of the run.
+    """
+    env.close()
+    record, picture = settings.record, picture_path(settings.image_dir, *settings.task)
+    if record is True:  # beside the curve, and named as it is: image/td3.gif
+        record = picture.with_suffix(".gif")
+    with contextlib.closing(env.another(render=True, record=record)) as env:
+        env.seed(settings.seed)
+        yield env
+    print(f"Testing | Episodes: {len(env.returns)} | Mean: {np.mean(env.returns):.4f} "
+          f"| Standard Deviation: {np.std(env.returns):.4f}")
+    if settings.explain:
+        explain.save(agent, settings)
+    if settings.page:
+        page.save(agent, settings)

@@ -1,0 +1,237 @@
+"""One training around the chapter's loop: evaluated, saved, gone on with, whatever ends it."""
+
+import contextlib
+import itertools
+import time
+
+import numpy as np
+
+from common import process
+from common.errors import UserError
+from common.files import names
+from common.files.digest import digest
+from common.files.lock import locked
+from common.files.whole import check_writable
+from common.training import board, checkpoint, curve
+from common.training.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluation, print_returns
+from common.training.progress import Progress
+from common.training.screen import bar
+
+
+class Training:
+    """One training, as a `with` block around the chapter's loop.
+
+    `for episode in training(range(TRAIN_EPISODES))` gives the numbers of the episodes, and between
+    two of them looks whether the losses are finite, evaluates, and saves the training's state, with
+    which resume() goes on. At Ctrl-C or SIGTERM the episode is played to its end, and its state is
+    saved. Where the loop does not end by itself, the block calls agent.save() and plot(), as
+    the script does after the loop, and says how to go on.
+
+    Within the block the folder of the weights is locked. What is printed appears above the bar.
+
+    Args:
+        agent: has save(), load(), `losses` (None before the first update, then a dict of
+            numbers) and greedy_actions(states).
+        env: the Environment it plays; it is closed in the end.
+        all_episode_reward: the chapter's running curve, a list that the loop appends to.
+        settings: Settings of the run.
+    """
+
+    def __init__(self, agent, env, all_episode_reward, settings):
+        self.agent, self.env, self.settings = agent, env, settings
+        self.steps = settings.train_steps
+        self.episodes = settings.constants["TRAIN_EPISODES"]
+        self.weights = names.weights_path(settings.model_dir, *settings.task)
+        self.state = names.state_path(settings.model_dir, *settings.task)
+        self.image = names.picture_path(settings.image_dir, *settings.task)
+        self.progress = Progress(all_episode_reward, log_name=board.log_name(settings))
+        self.digest = digest(settings.script, settings.env_id)
+        self.evaluation = Evaluation(env, settings.constants["MAX_STEPS"])
+        self.told = False  # to stop, which has been done
+        self.saved = None  # the episode after which the state was saved
+
+    @property
+    def total(self):
+        """How many episodes there will be: "?" where --steps ends the training."""
+        return "?" if self.steps else self.episodes
+
+    @property
+    def finished(self):
+        done = self.progress
+        return done.steps >= self.steps if self.steps else done.episodes >= self.episodes
+
+    def __enter__(self):
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(contextlib.closing(self.env))
+            opened.enter_context(contextlib.closing(self.evaluation))
+            check_writable(self.weights.parent, "--model-dir", self.weights.name, self.state.name)
+            check_writable(self.image.parent, "--image-dir", self.image.name)
+            opened.enter_context(locked(self.weights.parent))
+            opened.enter_context(process.signals_noted())
+            self.opened = opened.pop_all()
+        return self
+
+    def resume(self):
+        """Go on where the saved training stopped; returns the number of steps done.
+
+        Raises:
+            UserError: there is no state to go on with, or it is of another run.
+        """
+        constants = self.settings.everything
+        done = checkpoint.restore(self.state, self.agent, self.env, constants, self.digest)
+        if not self.steps and done.episodes > self.episodes:
+            raise UserError(
+                f"{self.state} has {done.episodes} episodes already: give --episodes more"
+            )
+        self.progress.all_episode_reward[:] = done.all_episode_reward
+        done.all_episode_reward = self.progress.all_episode_reward
+        self.progress, self.saved = done, done.episodes
+        print(f"Resumed {self.state} after {done.episodes} episodes.")
+        return done.steps
+
+    def __call__(self, episodes):
+        """The numbers of the episodes still to play, of a range or, with --steps, without end."""
+        self._begin()
+        done = self.progress
+        for episode in itertools.count() if self.steps else episodes:
+            if episode < done.episodes:
+                continue
+            if self.finished:
+                break
+            yield episode
+            self._episode_done()
+            if not self.finished:
+                try:
+                    process.stop_if_told()
+                except process.Stopped:
+                    self._save_state()
+                    self.told = True
+                    raise
+        if not done.learned:
+            raise UserError(
+                f"no update was made in {done.steps} steps, so nothing is saved: train longer, or "
+                "let learning start earlier, see --help of --learn-after and --batch-size"
+            )
+        if done.best:
+            self.agent.load()  # the best, for the agent.save() that follows
+
+    def _begin(self):
+        """Say what will be cut or left behind, and evaluate what has learned nothing yet."""
+        settings, done = self.settings, self.progress
+        limit, steps = self.env.max_episode_steps, settings.constants["MAX_STEPS"]
+        if limit is not None and limit > steps:
+            print(f"Episodes of {settings.env_id} have {limit} steps, but --max-steps "
+                  f"{steps} cuts them.")
+        if self.saved is None:
+            left = checkpoint.unfinished(self.state)
+            if left:
+                print(left)
+        enter = self.opened.enter_context
+        self.write = enter(board.board(settings.tensorboard, done.log_name))
+        self.bar = enter(bar(
+            total=self.steps or self.episodes, initial=done.steps if self.steps else done.episodes,
+            unit_scale=bool(self.steps), bar_format="{n_fmt}/{total_fmt} |{bar}| {remaining} left"
+            "{postfix}",
+        ))
+        self.start = time.time() - done.seconds
+        if settings.evaluate_every and not done.evaluations:
+            self._evaluate()
+        self.last = time.time()
+
+    def _episode_done(self):
+        """Note an episode, check that learning is sound, evaluate and save when it is time."""
+        done, settings, losses = self.progress, self.settings, self.agent.losses
+        done.learned = done.learned or losses is not None
+        if losses and not np.isfinite([*losses.values()]).all():
+            raise NotFinite(f"a loss is no longer finite (episode {done.episodes + 1}): try "
+                            "smaller learning rates or another --reward-scale")
+        reward, steps = self.env.returns[-1], self.env.lengths[-1]
+        done.episode_reward.append(reward)
+        done.steps += steps
+        running = done.all_episode_reward[-1]
+        speed = steps / max(time.time() - self.last, 1e-9)
+        self.bar.set_postfix_str(
+            f"running reward {running:.1f}, {speed:.0f} steps/s", refresh=False
+        )
+        self.bar.update(steps if self.steps else 1)
+        self.write(done.steps, {"steps_per_second": speed, "episode_reward": reward,
+                                "running_reward": running, **(losses or {})})
+        every = settings.evaluate_every
+        if every and (self.finished or done.steps // every > (done.steps - steps) // every):
+            self._evaluate()
+        if self.finished or done.episodes % settings.checkpoint_every == 0:
+            self._save_state()
+        self.last = time.time()
+
+    def _evaluate(self):
+        """Play greedily from the validation starts, apart from the training and its clock."""
+        began, done = time.time(), self.progress
+        starts = VALIDATION_STARTS[: self.settings.evaluation_episodes]
+        returns = self.evaluation.returns(self.agent, starts)
+        mean = float(np.mean(returns))
+        done.evaluations.append([done.steps, returns])
+        print_returns(f"Evaluation | Step: {done.steps}", returns)
+        self.write(done.steps, {"evaluation": mean})
+        keep_best = self.settings.keep == "best" and done.learned
+        if keep_best and (done.best is None or mean > done.best[1]):
+            self.agent.save()
+            done.best = [done.steps, mean]
+        if self.finished:
+            self._test()
+        self.start += time.time() - began
+
+    def _test(self):
+        """Play the weights that are kept, greedily from the test starts."""
+        done, learning = self.progress, checkpoint.variables(self.agent)
+        if done.best:
+            self.agent.load()
+        done.test_returns = self.evaluation.returns(self.agent, TEST_STARTS)
+        checkpoint.assign(self.agent, learning)  # --resume may go on from here
+        print_returns(f"Test | Starts: {len(TEST_STARTS)}", done.test_returns)
+
+    def _save_state(self):
+        """Write the training's state, the one that resume() reads."""
+        done = self.progress
+        if self.saved is None:
+            checkpoint.set_aside_unfinished(self.state)
+        done.seconds, done.finished = time.time() - self.start, self.finished
+        checkpoint.save(self.state, self.agent, self.env, self.settings.everything, done,
+                        self.digest)
+        self.saved = done.episodes
+
+    def plot(self, all_episode_reward):
+        """Draw the chapter's curve and the rewards of the episodes, and print where it is."""
+        title = *self.settings.task, self.settings.seed
+        curve.save(self.image, self.progress.episode_reward, all_episode_reward, *title)
+        print(f"Saved {self.image}")
+
+    def __exit__(self, kind, error, traceback):
+        with self.opened:
+            at_once = kind and issubclass(kind, process.Stopped) and not self.told
+            if error and not at_once:
+                self._save_what_there_is(error)
+
+    def _save_what_there_is(self, error):
+        """The loop has not ended by itself: save what was learned, and say how to go on."""
+        done = self.progress
+        del done.all_episode_reward[done.episodes :]  # an episode that was cut off
+        if isinstance(error, NotFinite) and self.saved:
+            checkpoint.restore(self.state, self.agent, self.env, self.settings.everything,
+                               self.digest)  # what was learned before
+        if done.learned and not done.best and (self.saved or not isinstance(error, NotFinite)):
+            self.agent.save()
+        if done.episode_reward:
+            self.plot(done.all_episode_reward)
+        going_on = "the same command with --resume goes on"
+        if self.told:
+            print(f"Stopped after {done.episodes} of {self.total} episodes: {going_on}.")
+        elif self.saved and not isinstance(error, NotFinite) and not done.finished:
+            going_on += f" after episode {self.saved}"
+            if isinstance(error, UserError):
+                error.args = (f"{error} ({going_on})",)
+            else:
+                print(f"Stopped in episode {done.episodes + 1}: {going_on}.")
+
+
+class NotFinite(UserError):
+    """What was learned last is not finite."""
