@@ -77,9 +77,9 @@ class ReplayBuffer:
         self.size = min(self.size + 1, self.capacity)
 
     def sample(self, batch_size):
-        """State (N, state_dim), action (N, action_dim), reward (N,), next_state, done (N,), float32.
+        """A batch, drawn uniformly without replacement; a ValueError if fewer are stored.
 
-        They are drawn uniformly without replacement; a ValueError if fewer are stored.
+        Returns state (N, state_dim), action (N, action_dim), reward (N,), next_state, done (N,).
         """
         indices = self.generator.choice(self.size, batch_size, replace=False, shuffle=False)
         batch = self.buffer[indices]

@@ -1,1 +1,1 @@
-"""One compiled call for an update: plain.py on public API, readable alone; fast.py, the same faster."""
+"""One compiled call for an update: plain.py, public API and readable alone; fast.py, quicker."""

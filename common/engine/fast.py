@@ -1,12 +1,12 @@
 """The engine that is faster: an update's variables as a few flat vectors.
 
 A compiled function pays for every tf.Variable that it touches, and TD3 has 86 (weights, targets,
-Adam's moments). Here the traced graph of plain.py's lines is made one of values, without variables:
-its reads and assignments become the values themselves. In the compiled program these are slices of
-a few vectors: vectors in, vectors out. While a vector is ahead of its variables, whoever touches one
+Adam's moments). Here the traced graph of the lines is made one of values, without variables: its
+reads and assignments become the values themselves. In the compiled program these are slices of a
+few vectors: vectors in, vectors out. While a vector is ahead of its variables, whoever touches one
 of them first has it written back, and the next call packs them again. So nobody sees old values,
 with one exception: a tf.function of your own that has read a variable before holds it for good.
-Equal updates in one call run as a loop, since unrolled code takes as many times as long to compile.
+Equal updates in one call run as a loop: unrolled, they would take as many times as long to compile.
 
 It relies on what TensorFlow does not promise, and tests hold it for each supported version:
 - everything that TensorFlow does with a variable goes through its attribute `_handle`, and the
@@ -47,12 +47,13 @@ def usable(programs):
 class Vector:
     """Variables of one type, and their values as one flat tensor while this is the newer."""
 
-    def __init__(self, variables):
-        self.variables, self.tensor = variables, None
+    def __init__(self, variables, programs):
+        self.variables, self.programs, self.tensor = variables, programs, None
         for variable in variables:
-            variable.handle  # noqa: B018 (a vector that held it before writes it back)
+            if "vector" in vars(variable) and variable.vector.programs is not programs:
+                variable.vector.programs.forget()  # of another agent, or of this one before
             variable.__class__ = _held(type(variable))
-            vars(variable)["vector"] = self
+            variable.vector = self
         self.size = sum(v.shape.num_elements() for v in variables)
 
     def pack(self):
@@ -88,8 +89,8 @@ def _held(kind):
 
         @property
         def _handle(self):
-            if vars(self)["vector"].tensor is not None:
-                vars(self)["vector"].unpack()
+            if self.vector.tensor is not None:
+                self.vector.unpack()
             return vars(self)["_handle"]
 
         @_handle.setter
@@ -106,23 +107,28 @@ class Program(plain.Program):
     """
 
     def __init__(self, agent, programs, part, method, kinds):
-        self.vectors = getattr(programs, "vectors", None)
-        if self.vectors is None:
-            groups = {}  # by type, large ones apart
-            for variable in variables_of(agent).values():
-                large = variable.shape.num_elements() >= LARGE
-                groups.setdefault(id(variable) if large else variable.dtype, []).append(variable)
-            self.vectors = programs.vectors = list(map(Vector, groups.values()))
+        self.agent, self.programs = agent, programs
         super().__init__(part, method, kinds)
 
     def _compile(self):
-        place = {id(v): (k, i) for k, vector in enumerate(self.vectors)
-                 for i, v in enumerate(vector.variables)}
-        traced, self.steps = {}, []
-        for item in self.items:
-            if item not in traced:
-                traced[item] = _Step(self, item, place)
-            self.steps.append(traced[item])
+        traced = {item: _Step(self, item) for item in dict.fromkeys(self.items)}
+        self.steps = [traced[item] for item in self.items]
+        place = self._place()
+        touched = {id(v) for step in traced.values() for v in step.variables.values()}
+        if not touched <= place.keys():  # at first, and where tracing gave an optimizer its moments
+            self.programs.forget()
+            groups = {}  # by type, large ones apart
+            for variable in variables_of(self.agent).values():
+                large = variable.shape.num_elements() >= LARGE
+                groups.setdefault(id(variable) if large else variable.dtype, []).append(variable)
+            self.programs.vectors = [Vector(group, self.programs) for group in groups.values()]
+            place = self._place()
+            if not touched <= place.keys():
+                raise NotFlat("it uses a variable that is no attribute of the agent, nor of its "
+                              "networks or optimizers")
+        self.vectors = self.programs.vectors
+        for step in traced.values():
+            step.locate(place)
         self.noise = sum(step.noise for step in self.steps)
         used = {k for step in traced.values() for k, _ in step.used}
         given = {k for step in traced.values() for k, _ in step.assigned}
@@ -146,6 +152,11 @@ class Program(plain.Program):
         function = tf.function(self._body, jit_compile=True, autograph=False)
         vector = tf.TensorSpec([self.size + self.noise], tf.float32)
         return _caller(function.get_concrete_function(*specs, vector))
+
+    def _place(self):
+        """Where each variable is: dict from its id to (number of the vector, number in it)."""
+        return {id(v): (k, i) for k, vector in enumerate(self.programs.vectors)
+                for i, v in enumerate(vector.variables)}
 
     def _body(self, *tensors):
         *tensors, numbers = tensors
@@ -189,7 +200,8 @@ class Program(plain.Program):
         """What the method returned, with arrays for tensors."""
         if self.together and outputs:
             values = outputs[0].numpy()
-            outputs = [values[begin:end].reshape(shape) for begin, end, shape in self.pieces]
+            outputs = [values[begin:end].reshape(shape) if shape else values[begin]
+                       for begin, end, shape in self.pieces]
         else:
             outputs = [output.numpy() for output in outputs]
         if self.names is not None:  # a dict of them, or one: tf.nest takes its time
@@ -201,7 +213,7 @@ class Program(plain.Program):
 class _Step:
     """The lines for one item, as a function of its numbers and of the variables' values."""
 
-    def __init__(self, program, item, place):
+    def __init__(self, program, item):
         self.size = plain.size(item)
 
         def lines(numbers, noise, *tensors):
@@ -217,34 +229,30 @@ class _Step:
         concrete = function.get_concrete_function(numbers, vector, *held)
         outside = list(zip(concrete.inputs[2 + len(held) :], concrete.captured_inputs))
         handles = {id(variable.handle): variable for variable in concrete.variables}
-        variables = {}  # by the name of what stands for them in the graph
-        self.constants = {}
+        self.variables, self.constants = {}, {}  # by the name of what stands for them in the graph
         for inside, captured in outside:
-            variable = handles.get(id(captured))
-            if variable is None:
-                if captured.dtype == tf.resource:
-                    raise NotFlat("it uses a resource that is no variable")
-                self.constants[inside.name] = captured
-            elif id(variable) not in place:
-                raise NotFlat("it uses a variable that is no attribute of the agent, nor of its "
-                              "networks or optimizers")
+            if id(captured) in handles:
+                self.variables[inside.op.name] = handles[id(captured)]
+            elif captured.dtype == tf.resource:
+                raise NotFlat("it uses a resource that is no variable")
             else:
-                variables[inside.op.name] = place[id(variable)], variable
+                self.constants[inside.name] = captured
         self.inputs = [tensor.name for tensor in concrete.inputs[: 2 + len(held)]]
-        self.graph, latest = _values_instead(concrete.graph.as_graph_def(), variables)
-        self.used = {name + ":0": where for name, (where, _) in variables.items()}
-        self.used = dict(zip(self.used.values(), self.used))
-        self.assigned = [variables[name][0] for name in latest]
+        self.graph, self.latest = _values_instead(concrete.graph.as_graph_def(), self.variables)
         self.needed = {word if ":" in word else word + ":0"
                        for node in self.graph.node for word in node.input}
-        given = {name.partition(":")[0] for name in (*self.inputs, *self.constants, *variables)}
-        nodes = [node for node in self.graph.node if node.name not in given]
+        given = {name.partition(":")[0] for name in (*self.inputs, *self.constants)}
+        nodes = [node for node in self.graph.node if node.name not in given | set(self.variables)]
         del self.graph.node[:]
         self.graph.node.extend(nodes)
-        n_results = len(concrete.outputs) - len(held)
-        self.outputs = [tensor.name for tensor in concrete.outputs]
-        self.outputs = [*(name + ":0" for name in latest.values()), *self.outputs[n_results:],
-                        *self.outputs[:n_results]]
+        outputs, n_results = [t.name for t in concrete.outputs], len(concrete.outputs) - len(held)
+        self.outputs = [*(name + ":0" for name in self.latest.values()), *outputs[n_results:],
+                        *outputs[:n_results]]
+
+    def locate(self, place):
+        """Note where its variables are."""
+        self.used = {place[id(v)]: name + ":0" for name, v in self.variables.items()}
+        self.assigned = [place[id(self.variables[name])] for name in self.latest]
 
     def repeat(self, values, rest, own, noise):
         """Do the step len(own) times, in the function being compiled.
@@ -293,7 +301,7 @@ def _values_instead(graph, variables):
 
     Args:
         graph: GraphDef, which is changed.
-        variables: dict from the name of the placeholder of a variable to (anything, variable).
+        variables: dict from the name of the placeholder of a variable to it.
 
     Returns:
         (graph, dict from the placeholder of each variable that is assigned to the name of the
@@ -304,7 +312,7 @@ def _values_instead(graph, variables):
         inputs = [word for word in node.input if not word.startswith("^")]
         name = inputs[0].partition(":")[0] if inputs else ""
         if node.name in variables:
-            variable = variables[node.name][1]
+            variable = variables[node.name]
             node.attr["dtype"].type = variable.dtype.as_datatype_enum
             node.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
         elif name in variables and node.op in _INSTEAD:

@@ -25,15 +25,17 @@ _STATE = (int, float, dict, tf.Tensor)  # attributes that change without another
 LOCK = threading.RLock()  # tracing and calls: one thread of the process at a time
 
 
-class compiled:  # noqa: N801 (a decorator)
+class compiled:
     """Decorator: compile a method of an agent, or of a network that is an attribute of one.
 
     Arrays, lists of numbers and floats may change from call to call; they arrive as float32
     tensors. Anything else (int, bool, str, None) is built in, and a new value compiles anew. What
     the method returns comes back as NumPy arrays. Called with a tensor first, as in another
-    compiled method, it just runs. A tensor that is an attribute of the agent may be read and assigned, like
-    a variable; other attributes are built in. One that is assigned a new object, text or switch
-    counts from the next call on; a number does not, since most numbers count something.
+    compiled method, it just runs.
+
+    A tensor that is an attribute of the agent may be read and assigned, like a variable; other
+    attributes are built in. One that is assigned a new object, text or switch counts from the next
+    call on; a number does not, since most numbers count something: make it an argument.
     """
 
     def __init__(self, method):
@@ -98,6 +100,14 @@ class Programs(dict):
 
     announced = False
     plain = False  # whether fast.py has met what it cannot do
+    vectors = ()  # fast.py's
+
+    def forget(self):
+        """Forget what is compiled; variables have their values again."""
+        for vector in self.vectors:
+            vector.unpack()
+        self.vectors = ()
+        self.clear()
 
     def __reduce__(self):
         """A copy would share the compiled code, which has the agent's variables built in."""
@@ -114,6 +124,7 @@ def _compile(programs, part, method, kinds):
         try:
             return fast.Program(_root(part), programs, part, method, kinds)
         except fast.NotFlat as reason:
+            programs.forget()
             programs.plain = True
             print(f"A plain tf.function runs {method.__qualname__}, slower: {reason}.", flush=True)
     return Program(part, method, kinds)
@@ -184,7 +195,7 @@ class Program:
 
 
 class Feed:
-    """Hands lines that are being traced their numbers: pieces of one vector, and of one of noise."""
+    """Hands lines that are being traced their numbers: pieces of a vector, and of one of noise."""
 
     def __init__(self, numbers, noise):
         self.numbers, self.noise = numbers, noise
