@@ -10,22 +10,30 @@ trains only what is new.
 """
 
 import argparse
+import asyncio
 import contextlib
+import functools
 import itertools
+import math
 import os
 import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from common import output, pools, runs, signals
-from common.arguments import Command, Parser
+import numpy as np
+
+from common import process
+from common.comparison import cluster, runs
 from common.errors import UserError
-from common.files import check_writable, task_name, write_atomically
-from common.provenance import provenance
+from common.files.digest import digest
+from common.files.lock import locked
+from common.files.names import ROOT, task_name
+from common.files.whole import check_writable, write_atomically
+from common.flags import Command, Parser
+from common.training.screen import bar
 
 ALGORITHMS = ["ddpg", "td3", "sac"]
-MOST_SEEDS, MOST_WORKERS = 10_000, 1000
 # Of every run, unless the command says otherwise.
 USUAL = {"--env": ["Pendulum-v1"], "--preset": ["chapter"], "--steps": ["20000"],
          "--evaluate-every": ["1000"], "--evaluation-episodes": ["20"]}
@@ -37,32 +45,27 @@ NOT_HERE = {
 }
 
 
-def _must_be(what, word):
-    return argparse.ArgumentTypeError(f"must be {what}, got {word!r:.40}")
-
-
 def _seeds(word):
     """The seeds that a word such as 7 or 0-9 means."""
     found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", word)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if not first <= last < 2**32:
-        raise _must_be(f"whole numbers or upward ranges such as 0-9, in [0, {2**32 - 1}]", word)
-    if last - first >= MOST_SEEDS:
-        raise argparse.ArgumentTypeError(f"{word} has more than {MOST_SEEDS} seeds in it")
+        raise argparse.ArgumentTypeError("must be whole numbers or upward ranges such as 0-9, in "
+                                         f"[0, {2**32 - 1}], got {word!r:.40}")
     return range(first, last + 1)
 
 
 def _workers(word):
     """A number of runs at a time."""
-    if not re.fullmatch(r"\d{1,9}", word) or not 1 <= int(word) <= MOST_WORKERS:
-        raise _must_be(f"a whole number in [1, {MOST_WORKERS}]", word)
+    if not re.fullmatch(r"0*[1-9]\d{0,3}", word):
+        raise argparse.ArgumentTypeError(f"must be a whole number in [1, 9999], got {word!r:.40}")
     return int(word)
 
 
 def _name(word):
-    """Part of a file's name, on Linux, macOS and Windows."""
-    if not re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]+', word) or len(os.fsencode(word)) > 200:
-        raise _must_be("a name for files, not a path and not long", word)
+    """Part of a file's name."""
+    if not word or Path(word).name != word:
+        raise argparse.ArgumentTypeError(f"must be a name for files, not a path, got {word!r:.40}")
     return word
 
 
@@ -80,9 +83,8 @@ def parse(argv):
                         choices=ALGORITHMS, help="any of ddpg, td3, sac (default: all)")
     parser.add_argument("--seeds", nargs="+", type=_seeds, default=[range(10)], metavar="N",
                         help="seeds of the runs, such as 0-9 or 1 2 5 (default: 0-9)")
-    parser.add_argument("--workers", type=_workers, metavar="N",
-                        default=min(os.cpu_count() or 1, MOST_WORKERS),
-                        help="runs at a time, in [1, 1000] (default: one for each core)")
+    parser.add_argument("--workers", type=_workers, metavar="N", default=os.cpu_count() or 1,
+                        help="runs at a time (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
                         help="run on the Ray cluster there (without ADDRESS: one on this "
                         "machine); the module of an --env module:ID must be installed on each node")
@@ -102,6 +104,7 @@ def parse(argv):
             parser.error(f"{word!r:.40} belongs to no flag")
         else:
             values.append(word)
+    args.algorithms = list(dict.fromkeys(args.algorithms))
     args.seeds = list(dict.fromkeys(itertools.chain(*args.seeds)))
     return args, given
 
@@ -112,60 +115,45 @@ def varied(given):
 
 
 def settings_of(args, given):
-    """What to compare: a Run of each setting, without its seed, and whether some are left out.
-
-    Those that are left out, because a script refuses them, have been said.
+    """What to compare: a Run of each setting, without its seed.
 
     Raises:
-        UserError: no script knows a flag, a value is missing, or no setting is valid.
+        UserError: no script knows a flag, or a value does not fit.
+        SystemExit: 2, a script refuses a value, and has said why.
     """
-    scripts = {f"{name}.py": Command(runs.ROOT / f"{name}.py") for name in args.algorithms}
-    takes_value = {"--preset": True}
-    for script in scripts.values():
-        takes_value |= script.flags
-    for flag, values in given.items():
+    scripts = [Command(ROOT / f"{name}.py") for name in args.algorithms]
+    names, known = [script.name for script in scripts], {"--preset"}.union(
+        *(script.flags for script in scripts))
+    for flag in given:
         if flag in NOT_HERE:
             raise UserError(f"{flag}: {NOT_HERE[flag]}")
-        if flag not in takes_value:
-            raise UserError(f"{flag} is no constant of {', '.join(scripts)}, to be compared")
-        if takes_value[flag] != bool(values):
-            raise UserError(f"{flag} {'needs a' if takes_value[flag] else 'takes no'} value")
+        if flag not in known:
+            raise UserError(f"{flag} is no constant of {', '.join(names)}, to be compared")
     if len(given.get("--env", [])) > 1:
         raise UserError("--env takes one environment: compare on another with another command")
-    flags, settings, left_out = USUAL | given, [], False
-    for name, script in scripts.items():
-        code = provenance(runs.ROOT / name, flags["--env"][0])
-        usable = {f: v or [None] for f, v in flags.items() if f in script.flags or f == "--preset"}
+    settings = {}
+    for script in scripts:
+        usable = {flag: values or [None] for flag, values in (USUAL | given).items()
+                  if flag in script.flags or flag == "--preset"}
         for values in itertools.product(*usable.values()):
             chosen = dict(zip(usable, values))
             words = tuple(word for pair in chosen.items() for word in pair if word is not None)
-            label = ", ".join([name[:-3].upper(), *(f"{flag[2:]} {chosen[flag]}" for flag in
-                                                    varied(given) if flag in chosen)])
-            try:
-                constants = dict(script.read(["--train", *words]).everything)
-                new = runs.Run(name, words, None, chosen["--preset"], constants, label, code)
-                for other in settings:
-                    if (other.setting, other.preset) == (new.setting, new.preset):
-                        raise UserError(f"it gives the same runs as {other.label}")
-            except UserError as error:
-                print(f"compare.py: {label} is left out: {error}", file=sys.stderr)
-                left_out = True
-                continue
-            if not 1 <= constants["EVALUATE_EVERY"] <= constants["TRAIN_STEPS"]:
+            label = ", ".join([script.algorithm, *(f"{flag[2:]} {chosen[flag]}" for flag in
+                                                   varied(given) if flag in chosen)])
+            read = script.read(["--train", *words])
+            if not 1 <= read.evaluate_every <= read.train_steps:
                 raise UserError("--evaluate-every must be in [1, --steps], or nothing is seen of "
                                 "the learning")
-            settings.append(new)
-    if not settings:
-        raise UserError("no setting is left to train")
-    return settings, left_out
+            new = runs.Run(read, words, label, digest(script.script, read.env_id))
+            same = settings.setdefault(new.setting, new)
+            if same is not new:
+                raise UserError(f"{new.label} gives the same runs as {same.label}")
+    return [*settings.values()]
 
 
 def all_runs(settings, seeds):
     """A Run for each setting and seed; seed by seed, so that early pictures are fair."""
-    return [
-        replace(one, seed=seed, constants={**one.constants, "RANDOM_SEED": seed})
-        for seed in seeds for one in settings
-    ]
+    return [replace(one, seed=seed) for seed in seeds for one in settings]
 
 
 def train(todo, args, finished, total):
@@ -173,30 +161,34 @@ def train(todo, args, finished, total):
 
     finished: dict from run to result, to which theirs are added.
     """
-    steps, failed, waits = dict.fromkeys(todo, 0), [], False
-    pool = pools.local(args.workers) if args.ray is None else pools.on_ray(args.ray or None)
-    display = output.bar(total=sum(run.steps for run in todo), unit=" steps", unit_scale=True)
-    with pool as (at_a_time, execute), display as bar, contextlib.closing(
-        pools.execute_all(todo, args.runs_dir, at_a_time, execute)
-    ) as events:
-        for run, what, value in events:
-            if what == "held" and not waits:
-                waits = True
-                print("Another comparison is working on some of these runs; waiting for them.")
-            elif what == "retry":
-                print(f"{run}: {value}; tried once more")
-            elif what == "failed":
-                failed.append(f"{run} failed: {value}")
-                print(failed[-1])
-            elif what == "result":
-                finished[run] = value
-                done = f"{len(finished)} of {total}"
-                bar.set_postfix_str(f"{done} runs")
-                mean = sum(value["test_returns"]) / len(value["test_returns"])
-                print(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
-            if what in ("steps", "failed", "result"):
-                steps[run] = min(value, run.steps) if what == "steps" else run.steps
-                bar.update(sum(steps.values()) - bar.n)
+    steps, failed = dict.fromkeys(todo, 0), []
+
+    def tell(run, what, value):
+        if what == "retry":
+            print(f"{run}: {value}; tried once more")
+        elif what == "failed":
+            failed.append(f"{run} failed: {value}")
+            print(failed[-1])
+        elif what == "result":
+            finished[run] = value
+            done = f"{len(finished)} of {total}"
+            shown.set_postfix_str(f"{done} runs")
+            mean = np.mean(value["test_returns"])
+            print(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
+        if what != "retry":
+            steps[run] = min(value if what == "steps" else math.inf, run.args.train_steps)
+            shown.update(sum(steps.values()) - shown.n)
+
+    with contextlib.ExitStack() as opened:
+        if args.ray is None:
+            at_a_time, threads = args.workers, max(1, (os.cpu_count() or 1) // args.workers)
+            execute = functools.partial(runs.execute, threads=threads)
+        else:
+            at_a_time = len(todo)  # Ray has a queue of its own
+            execute = opened.enter_context(cluster.on_ray(args.ray or None))
+        shown = opened.enter_context(bar(total=sum(run.args.train_steps for run in todo),
+                                         unit=" steps", unit_scale=True))
+        asyncio.run(runs.execute_all(todo, args.runs_dir, at_a_time, execute, tell))
     return failed
 
 
@@ -216,71 +208,70 @@ def report(settings, finished, args, given):
 
     finished: dict from run to result, in the runs' order.
     """
-    from common import comparison  # late: SciPy takes a while, and --help need not wait
-    from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
+    from common.comparison import picture, statistics  # late: SciPy takes a while
+    from common.pendulum.optimum import best_return
+    from common.training.evaluation import TEST_STARTS, VALIDATION_STARTS
 
     if not finished:
         raise UserError("no run has finished: there is nothing to compare yet")
     measured = {one.label: [result for run, result in finished.items() if run.label == one.label]
                 for one in settings}
     measured = {label: results for label, results in measured.items() if results}
-    constants, presets = settings[0].constants, sorted({one.preset for one in settings})
-    env_id, every = constants["ENV_ID"], max(one.constants["EVALUATE_EVERY"] for one in settings)
-    name = [task_name(env_id), *(preset for preset in presets if preset != "chapter"),
+    first, presets = settings[0].args, sorted({one.args.preset for one in settings})
+    every = max(one.args.evaluate_every for one in settings)
+    name = [task_name(first.env_id), *(preset for preset in presets if preset != "chapter"),
             *(flag[2:] for flag in varied(given) if flag != "--preset")]
     path = Path(args.image_dir) / f"compare_{args.name or '_'.join(name)[:100]}"
-    picture, *tables = (path.with_name(path.name + end) for end in (".png", ".md", ".csv"))
-    rows = comparison.table(measured, every)
-    table = comparison.as_markdown(rows, optimum(env_id, TEST_STARTS))
-    texts = f"`{command(args, given)}`\n\n{table}", comparison.as_csv(rows)
+    drawn, *tables = (path.with_name(path.name + end) for end in (".png", ".md", ".csv"))
+    rows = statistics.table(measured, every)
+    table = statistics.as_markdown(rows, best_return(first.env_id, TEST_STARTS))
+    texts = f"`{command(args, given)}`\n\n{table}", statistics.as_csv(rows)
     for file, text in zip(tables, texts):
         write_atomically(file, lambda opened, text=text: opened.write(text.encode()))
-    title = f"{env_id}, {' and '.join(presets)} constants"
+    title = f"{first.env_id}, {' and '.join(presets)} constants"
     # An algorithm looks the same in every picture, unless something else is compared.
     styles = [ALGORITHMS.index(label.lower()) for label in measured if label.lower() in ALGORITHMS]
-    best = optimum(env_id, VALIDATION_STARTS[: constants["EVALUATION_EPISODES"]])
-    comparison.draw(picture, measured, every, title, best,
-                    styles if len(styles) == len(measured) else None)
+    best = best_return(first.env_id, VALIDATION_STARTS[: first.evaluation_episodes])
+    picture.draw(drawn, measured, every, title, best,
+                 styles if len(styles) == len(measured) else None)
     print("\n" + table)
-    for file in (picture, *tables):
+    for file in (drawn, *tables):
         print(f"Saved {file}")
 
 
 def main(argv):
-    """Returns the exit status: 1 if a setting or a run is missing from the results."""
+    """Returns the exit status: 1 if a run is missing from the results."""
     args, given = parse(argv)
-    settings, left_out = settings_of(args, given)
+    sys.path.append(os.getcwd())  # where the module of an --env may lie
+    settings = settings_of(args, given)
     check_writable(args.image_dir, "--image-dir")
-    everything, finished, failed = all_runs(settings, args.seeds), {}, []
-    for run in everything:
-        try:
-            result = runs.result(run, args.runs_dir)
-            finished |= {run: result} if result else {}
-        except UserError as error:
-            print(f"compare.py: {error}: this run is made anew", file=sys.stderr)
-    print(f"Runs: {len(everything)}, finished already: {len(finished)}")
-    todo = [run for run in everything if run not in finished]
-    if todo:
-        check_writable(args.runs_dir, "--runs-dir")
+    with locked(args.runs_dir, "--runs-dir", "compare.lock"):
+        everything, finished, failed = all_runs(settings, args.seeds), {}, []
+        for run in everything:
+            try:
+                result = runs.result(run, args.runs_dir)
+                finished |= {run: result} if result else {}
+            except UserError as error:
+                print(f"compare.py: {error}: this run is made anew", file=sys.stderr)
+        print(f"Runs: {len(everything)}, finished already: {len(finished)}")
+        todo = [run for run in everything if run not in finished]
         stale = runs.of_other_code(todo, args.runs_dir)
         if stale:
             print(f"{stale} of the others have finished with other code or packages; these results "
                   f"stay in {args.runs_dir} and are not used.")
-        failed = train(todo, args, finished, len(everything))
-    report(settings, {run: finished[run] for run in everything if run in finished}, args, given)
+        if todo:
+            failed = train(todo, args, finished, len(everything))
+        report(settings, {run: finished[run] for run in everything if run in finished}, args, given)
     for line in failed:
         print(f"compare.py: {line}; the same command tries again", file=sys.stderr)
-    return int(bool(failed) or left_out)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    output.prepare()
-    output.errors_on_one_line("compare.py", verbose=False)
-    signals.install()
+    process.prepare("compare.py")
     try:
         sys.exit(main(sys.argv[1:]))
-    except signals.Stopped:
-        with contextlib.suppress(OSError):
-            print("compare.py: stopped; what is finished is kept: the same command goes on",
-                  file=sys.stderr)
+    except process.Stopped:
+        print("compare.py: stopped; what is finished is kept: the same command goes on",
+              file=sys.stderr)
         raise

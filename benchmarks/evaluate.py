@@ -1,6 +1,6 @@
 """How good are the saved weights? Greedy returns over fixed start states.
 
-    python benchmarks/evaluate.py                     the three agents of model/ on Pendulum
+    python benchmarks/evaluate.py                     the three agents of Pendulum
     python benchmarks/evaluate.py --algorithms td3 --preset paper --model-dir mine
 
 Each agent plays one greedy episode from each of the start states that
@@ -15,34 +15,42 @@ import io
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import quiet
-from common.arguments import Command
-from common.constants import options_of
 from common.errors import UserError
-
-ROOT = Path(__file__).parent.parent
+from common.files.names import ROOT
+from common.flags import Command, options_of
+from common.pendulum.optimum import best_return
+from common.tasks.making import make
+from common.training.evaluation import TEST_STARTS, Evaluation
 
 
 def load_agent(settings):
-    """The agent of a script with these Settings, with its saved weights."""
-    from common import networks
-    from common.making import make
-
+    """The agent of a script with these Settings, with its saved weights, or the shipped ones."""
     module = importlib.import_module(settings.script.stem)
-    env = make(settings.env_id, unit_actions=settings.unit_actions)
-    env.close()  # a simulator may run only once
-    options = options_of(getattr(module, settings.algorithm), settings.everything)
-    if settings.algorithm != "DDPG":
+    from common import networks  # late: it imports TensorFlow, which the script does quietly
+
+    with contextlib.closing(make(settings.env_id, settings=settings)) as env:
+        spaces = {"state_dim": env.observation_space.shape[0],
+                  "action_dim": env.action_space.shape[0], "action_range": env.action_space.high}
+    before = {name: vars(module)[name] for name in settings.constants}
+    vars(module).update(settings.constants)  # off which DDPG reads all of its sizes
+    agent_class = getattr(module, settings.algorithm)
+    options = options_of(agent_class, settings.constants)
+    if hasattr(module, "ReplayBuffer"):
         options["replay_buffer"] = module.ReplayBuffer(1)
-    with contextlib.redirect_stdout(io.StringIO()):  # the networks it prints, within a table
-        agent = getattr(module, settings.algorithm)(
-            state_dim=env.observation_space.shape[0], action_dim=env.action_space.shape[0],
-            action_range=env.action_space.high, **options,
-        )
+    with contextlib.redirect_stdout(io.StringIO()):  # the networks that it prints
+        agent = agent_class(**spaces, **options)
+    vars(module).update(before)
     networks.load(agent, settings)
     return agent
+
+
+def returns_of(agent, settings, starts):
+    """What the agent's greedy episodes earn."""
+    with contextlib.closing(make(settings.env_id, settings=settings)) as env, \
+            contextlib.closing(Evaluation(env, settings.constants["MAX_STEPS"])) as evaluation:
+        return evaluation.returns(agent, starts)
 
 
 def main():
@@ -56,25 +64,20 @@ def main():
     args = parser.parse_args()
     if not 1 <= args.starts <= 100:
         parser.error("--starts takes 1 to 100")
-    quiet.prepare(verbose=False)
-    from common.evaluation import TEST_STARTS, Evaluation, optimum
-
-    print(f"| {args.env} | mean return | worst return |\n|---|---|---|")
+    starts = TEST_STARTS[: args.starts]
     try:
-        for algorithm in args.algorithms:
-            settings = Command(ROOT / f"{algorithm}.py").read(
-                ["--test", "--env", args.env, "--preset", args.preset,
-                 "--model-dir", args.model_dir])
-            agent = load_agent(settings)
-            limit = settings.constants["MAX_STEPS"]
-            played = Evaluation(settings.env_id, limit, settings.unit_actions)
-            with contextlib.closing(played) as evaluation:
-                returns = evaluation.returns(agent, TEST_STARTS[: args.starts])
+        flags = ["--test", "--env", args.env, "--preset", args.preset,
+                 "--model-dir", args.model_dir]
+        runs = [Command(ROOT / f"{name}.py").read(flags) for name in args.algorithms]
+        agents = [load_agent(settings) for settings in runs]
+        print(f"| {args.env} | mean return | worst return |\n|---|---|---|")
+        for agent, settings in zip(agents, runs):
+            returns = returns_of(agent, settings, starts)
             mean, worst = sum(returns) / len(returns), min(returns)
             print(f"| {settings.algorithm} | {mean:.1f} | {worst:.1f} |", flush=True)
     except UserError as error:
         sys.exit(f"{parser.prog}: {error}")
-    best = optimum(args.env, TEST_STARTS[: args.starts])
+    best = best_return(args.env, starts)
     if best is not None:
         print(f"| best possible | {best:.1f} | |")
 

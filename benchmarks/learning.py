@@ -16,6 +16,7 @@ import functools
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -24,20 +25,20 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import compare
-from common import comparison, runs
-from common.evaluation import VALIDATION_STARTS
-from common.files import write_atomically
+from common.files.names import ROOT, safe_name, state_path
+from common.files.whole import write_atomically
+from common.flags import Command
+from common.training.evaluation import VALIDATION_STARTS
 
 KEPT = ROOT / "benchmarks" / "learning.json"
 FEW = "TD3, 1,000 random steps"
-SETTINGS = {"TD3": ["td3"],  # with their flags beside the preset
-            FEW: ["td3", "--explore-steps", "1000", "--learn-after", "1000"],
-            "SAC": ["sac"]}
-TASKS = {"Hopper-v5": ["TD3", "SAC"], "HalfCheetah-v5": ["TD3", FEW, "SAC"]}
+TASKS = {  # for each setting, script and flags beside the preset
+    "Hopper-v5": {"TD3": ["td3"], "SAC": ["sac"]},
+    "HalfCheetah-v5": {"TD3": ["td3", "--explore-steps", "10000", "--learn-after", "10000"],
+                       FEW: ["td3"], "SAC": ["sac"]},
+}
 LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}  # with their packages
 # trials of FEW, half as long: each library with choices of the other's
 FLAGS = {"this project, updates as SBX": ["--soft-tau", "0.01", "--policy-loss", "min"]}
@@ -58,21 +59,33 @@ def steps_of(library):
     return STEPS // 2 if library in TRIALS else STEPS
 
 
-def run_of(task, setting, library, seed):
-    """The training of a script, whose constants SBX takes over: runs.Run."""
-    algorithm, *flags = SETTINGS[setting]
-    words = ["--algorithms", algorithm, "--env", task, "--preset", "paper", *flags,
-             *FLAGS.get(library, []), "--steps", str(steps_of(library)),
-             "--evaluate-every", str(EVERY), "--evaluation-episodes", str(EPISODES)]
-    settings, _ = compare.settings_of(*compare.parse(words))
-    run, = compare.all_runs(settings, [seed])
-    return run
+def flags_of(task, setting, library):
+    """The flags of a setting beside the preset."""
+    return [*TASKS[task][setting][1:], *FLAGS.get(library, [])]
+
+
+def words_of(task, setting, library, seed):
+    """The command line of a script's training, whose constants SBX takes over."""
+    return ["--train", "--env", task, "--preset", "paper", *flags_of(task, setting, library),
+            "--steps", str(steps_of(library)), "--seed", str(seed), "--evaluate-every", str(EVERY),
+            "--evaluation-episodes", str(EPISODES)]
 
 
 def of_this_project(task, setting, library, seed):
     """The evaluations [steps, returns] of one training of a script, resumed if it was cut."""
-    run = run_of(task, setting, library, seed)
-    return runs.execute(run, run.folder(ROOT / "runs" / "learning"), threads=2)["evaluations"]
+    from common.training import checkpoint  # late: SBX needs no TensorFlow
+
+    script = f"{TASKS[task][setting][0]}.py"
+    folder = ROOT / "runs" / "learning" / safe_name(f"{task} {setting} {library} {seed}")
+    words = [*words_of(task, setting, library, seed), "--model-dir", str(folder), "--image-dir",
+             str(folder)]
+    state = state_path(folder, *Command(ROOT / script).read(words).task)
+    resume = ["--resume"] if state.exists() else []
+    subprocess.run([sys.executable, str(ROOT / script), *words, *resume],
+                   stdout=subprocess.DEVNULL, check=True)
+    evaluations = checkpoint.progress_in(state).evaluations
+    shutil.rmtree(folder)
+    return evaluations
 
 
 def td3_as_here(choices, soft_tau):
@@ -119,7 +132,8 @@ def of_sbx(task, setting, library, seed):
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.noise import NormalActionNoise
 
-    preset = run_of(task, setting, library, seed).constants
+    words = words_of(task, setting, library, seed)
+    preset = Command(ROOT / f"{TASKS[task][setting][0]}.py").read(words).everything
     width = preset["HIDDEN_DIM"]
     settings = {
         "batch_size": preset["BATCH_SIZE"], "buffer_size": preset["REPLAY_BUFFER_SIZE"],
@@ -203,7 +217,7 @@ def measure(task, setting, library, seed):
 
 
 def measured(found, task, settings, libraries=LIBRARIES):
-    """The runs of a task as common/comparison.py takes them: dict from a label to a list."""
+    """The runs of a task as common/comparison takes them: dict from a label to a list."""
     of_label = {f"{setting}, {library}": [
         run for run in found
         if (run["task"], run["setting"], run["library"]) == (task, setting, library)
@@ -213,15 +227,20 @@ def measured(found, task, settings, libraries=LIBRARIES):
 
 def table(found):
     """Returns where READ says, mean and range over seeds, as Markdown."""
-    lines = ["| task | setting | seeds | " + " | ".join(READ) + " |",
-             "|---" * (3 + len(READ)) + "|"]
+    from common.comparison import statistics  # late: SciPy takes a while
+
+    lines = ["| task | setting | flags | seeds | " + " | ".join(READ) + " |",
+             "|---" * (4 + len(READ)) + "|"]
     for task, settings in TASKS.items():
         for label, results in measured(found, task, settings, [*LIBRARIES, *TRIALS]).items():
-            steps, returns = comparison.curves(results, EVERY)
+            steps, returns = statistics.curves(results, EVERY)
+            flags = " ".join(flags_of(task, results[0]["setting"], results[0]["library"]))
+            flags = f"`{flags}`" if flags else ""
             of_each = [returns[:, np.isin(steps, list(at))] for at in READ.values()]
             cells = [f"{r.mean():.0f} ({r.mean(1).min():.0f} to {r.mean(1).max():.0f})"
                      if r.size else "" for r in of_each]
-            lines.append(f"| {task} | {label} | {len(results)} | " + " | ".join(cells) + " |")
+            cells = [task, label, flags, str(len(results)), *cells]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -242,12 +261,14 @@ def main():
                 for library in [*LIBRARIES, *(TRIALS if setting == FEW else [])]:
                     if (task, setting, library, seed) not in done:
                         measure(task, setting, library, seed)
+    from common.comparison import picture
+
     found = finished()
     for name, (task, settings) in PICTURES.items():
-        path = ROOT / "image" / f"learning_{name}.png"
+        path = ROOT / "docs" / "pictures" / f"learning_{name}.png"
         runs_of = measured(found, task, settings)
         if runs_of:
-            comparison.draw(path, runs_of, EVERY, f"{task}, paper constants")
+            picture.draw(path, runs_of, EVERY, f"{task}, paper constants")
             print(f"Saved {path}")
     print(table(found))
 

@@ -23,7 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from common import pendulum, quiet
+from common import process
+from common.files.whole import write_atomically
+from common.pendulum import optimum
+from common.tasks.making import make
+from common.training.evaluation import TEST_STARTS, VALIDATION_STARTS
 
 ROWS = {201: [100], 401: [100], 801: [100, 300]}  # speeds of each grid: widths of the beam
 N_TORQUES = 21
@@ -38,8 +42,8 @@ def greedy_return(values, angle, speed, gamma=1.0):
     """Returns, not discounted, of episodes that follow values[t] greedily in step t."""
     total = 0.0
     for value in values:
-        torque = pendulum.greedy_torques(value, angle, speed, gamma)
-        angle, speed, reward = pendulum.step(angle, speed, torque)
+        torque = optimum.greedy_torques(value, angle, speed, gamma)
+        angle, speed, reward = optimum.step(angle, speed, torque)
         total = total + reward
     return total
 
@@ -53,7 +57,7 @@ def best_episode(values, angle, speed, width):
     far plus the value, and of states that are nearly equal only the best.
 
     Args:
-        values: of pendulum.value_functions() with gamma 1, one more than the episode has steps.
+        values: of optimum.value_functions() with gamma 1, one more than the episode has steps.
         angle, speed: the start state, two numbers.
         width: how many states are kept.
 
@@ -63,10 +67,10 @@ def best_episode(values, angle, speed, width):
     angle, speed, total = np.array([angle]), np.array([speed]), np.zeros(1)
     steps = []  # for each: where the kept states came from, and by which torque
     for value in values[-2::-1]:
-        next_angle, next_speed, reward = pendulum.step(angle[:, None], speed[:, None], _TORQUES)
+        next_angle, next_speed, reward = optimum.step(angle[:, None], speed[:, None], _TORQUES)
         reward = total[:, None] + reward
         next_angle, next_speed, reward = next_angle.ravel(), next_speed.ravel(), reward.ravel()
-        worth = reward + pendulum.interpolate(value, next_angle, next_speed)
+        worth = reward + optimum.interpolate(value, next_angle, next_speed)
         order = np.argsort(-worth)[: 8 * width]
         cell = np.floor(np.stack([next_angle[order], next_speed[order]], 1) / _CELL)
         number = (cell @ [2**20, 1]).astype(np.int64)
@@ -94,11 +98,7 @@ def main():
     file = Path(__file__).with_suffix(".json")
     parser.add_argument("--out", type=Path, default=file, help=f"default: {file.name}")
     args = parser.parse_args()
-    quiet.prepare(verbose=False)
-    from common.evaluation import TEST_STARTS, VALIDATION_STARTS
-    from common.files import write_atomically
-    from common.making import make
-
+    process.import_quietly(verbose=False)
     env = make("Pendulum-v1")
     seeds = [*TEST_STARTS, *VALIDATION_STARTS[:100]]
     states = []
@@ -119,8 +119,8 @@ def main():
     rows = {size: widths for size, widths in ROWS.items() if size < 801 or not args.quick}
     for size, widths in rows.items():
         began = time.time()
-        values = pendulum.value_functions(size - 1, size, N_TORQUES)
-        value = pendulum.interpolate(values[-1], *states.T)
+        values = optimum.value_functions(size - 1, size, N_TORQUES)
+        value = optimum.interpolate(values[-1], *states.T)
         greedy = greedy_return(values[-2::-1], *states.T)
         for width in widths:
             returns = [
@@ -138,8 +138,8 @@ def main():
             print(f"| {size - 1} x {size} | {' | '.join(cells)} | {row['seconds']} |", flush=True)
     discounted = {}
     for gamma in GAMMAS:
-        *_, value, _ = pendulum.value_functions(size - 1, size, N_TORQUES, gamma=gamma)
-        returns = greedy_return([value] * pendulum.HORIZON, *states.T, gamma)
+        *_, value, _ = optimum.value_functions(size - 1, size, N_TORQUES, gamma=gamma)
+        returns = greedy_return([value] * optimum.HORIZON, *states.T, gamma)
         discounted[str(gamma)] = both(returns)
         print(f"\nReturns, not discounted, of the best policy for gamma {gamma}: "
               + " / ".join(f"{mean:.2f}" for mean in discounted[str(gamma)]), flush=True)

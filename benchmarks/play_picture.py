@@ -1,6 +1,6 @@
 """The README's picture of docs/play.html, after 28 steps.
 
-    python benchmarks/play_picture.py        image/play.png anew, with Chromium and Selenium
+    python benchmarks/play_picture.py        docs/pictures/play.png anew, with Chromium and Selenium
 """
 
 import contextlib
@@ -9,8 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from selenium import webdriver
+
 ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "image" / "play.png"
+PICTURE = ROOT / "docs" / "pictures" / "play.png"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
 AFTER_28_STEPS = """
@@ -29,11 +31,8 @@ wait();
 def chromium(width=1280, height=1000):
     """A headless Chromium of the system's, driven by Selenium, as a `with` block.
 
-    Raises ImportError where Selenium is missing, FileNotFoundError where the browser or its
-    driver is.
+    Raises FileNotFoundError where the browser or its driver is missing.
     """
-    from selenium import webdriver
-
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if not (binary and driver):
@@ -64,7 +63,7 @@ def main():
             browser.get(f"{(ROOT / 'docs' / 'play.html').as_uri()}#en")
             browser.execute_async_script(AFTER_28_STEPS)
             browser.save_screenshot(str(PICTURE))
-    except (ImportError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         sys.exit(f"play_picture.py: {error}")
     print(f"Saved {PICTURE}")
 

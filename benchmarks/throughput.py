@@ -25,9 +25,11 @@ import time
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from common import curve
+from common.files.figures import new_figure, save_figure
 
 ROOT = Path(__file__).parent.parent
 ALGORITHMS = ["ddpg", "td3", "sac"]
@@ -65,36 +67,39 @@ class Ours:
     """
 
     def __init__(self, algorithm, size, how, clock):
-        eager = how == "eager"
-        from common import quiet
+        from common import process
 
-        quiet.prepare(verbose=False)
+        process.import_quietly(verbose=False)
         clock("import TensorFlow and TensorLayer")
         module = importlib.import_module(algorithm)
         clock("import the rest")
-        from common.making import make
+        import tensorflow as tf
 
-        module.BATCH_SIZE = size["batch"]
+        from common.engine import fast
+        from common.tasks.making import make
+
+        tf.config.run_functions_eagerly(how == "eager")
+        if how == "plain":
+            fast.usable = lambda programs: False
+        module.BATCH_SIZE, module.HIDDEN_DIM = size["batch"], size["width"]
         self.module, self.algorithm, self.updates = module, algorithm, size["updates"]
         self.env = make("Pendulum-v1")
         self.env.seed(2)
         state_dim, high = 3, self.env.action_space.high
         if algorithm == "ddpg":
-            self.agent = module.DDPG(1, state_dim, high, memory_capacity=WARM_UP, eager=eager,
-                                     hidden_dim=size["width"], batch_size=size["batch"])
+            module.MEMORY_CAPACITY = WARM_UP
+            self.agent = module.DDPG(1, state_dim, high)
         else:
             self.buffer = module.ReplayBuffer(module.REPLAY_BUFFER_SIZE)
             make_agent = getattr(module, module.ALG_NAME)
             delay = [size["delay"]] if algorithm == "td3" else []
-            self.agent = make_agent(state_dim, 1, self.buffer, size["width"], high, *delay,
-                                    eager=eager)
-        self.agent.compiler.plain = how == "plain"
+            self.agent = make_agent(state_dim, 1, self.buffer, size["width"], high, *delay)
         self.state = self.env.reset()
         clock("build the agent")
         self._steps(WARM_UP, learn=False)
         clock(f"{WARM_UP} steps without learning")
         self._steps(1)
-        clock("trace and compile the update and the policy" if not eager else "first update")
+        clock("first update" if how == "eager" else "trace and compile the update and the policy")
 
     def act(self):
         if self.algorithm == "td3":
@@ -118,12 +123,12 @@ class Ours:
     def _steps(self, n, learn=True):
         for _ in range(n):
             action = self.act()
-            next_state, reward, done, info = self.env.step(action)
-            self.store(action, reward, next_state, done)
+            next_state, reward, done, _ = self.env.step(action)
+            self.store(action, reward, next_state, self.env.terminal)
             self.state = next_state
             if learn:
                 self.update()
-            if done or info["TimeLimit.truncated"]:
+            if done:
                 self.state = self.env.reset()
 
     def run(self, n):
@@ -133,9 +138,10 @@ class Ours:
 
     def parts(self, n=1000):
         """Microseconds of each part of a step while learning, medians."""
+        call = self.agent.update_networks = self.agent.update_networks  # one, to be timed
         part_of = {"act": (self, "act"), "environment": (self.env, "step"),
                    "of it the task": (self.env.unwrapped, "step"), "store": (self, "store"),
-                   "call": (self.agent.compiler, "for_each"), "sample": (self, "update")}
+                   "call": (call, "for_each"), "sample": (self, "update")}
         taken = {name: timed(*method) for name, method in part_of.items()}
         whole = timed(self, "_steps")
         for _ in range(n):
@@ -169,43 +175,45 @@ class Floor(Ours):
         super().__init__(algorithm, size, "eager", clock)
         import tensorflow as tf
 
-        from common.compiled import StandardNormal
+        from common.noise import Normal
 
+        tf.config.run_functions_eagerly(False)
         # Noise of zeros: the numbers do not matter, and drawing them is not part of the floor.
-        StandardNormal.sample = lambda self, shape: tf.zeros(shape)
+        Normal.sample = lambda self, shape: tf.zeros(shape)
         agent = self.agent
         batches = [tf.nest.map_structure(tf.constant, batch) for batch in self._batches()]
-        constants = {"ddpg": [], "td3": [0.5, 1.0, 0.9, 0.01], "sac": [1.0, -1.0, 0.99, 0.01]}
-        turn = {"sac": lambda i: [True], "td3": lambda i: [(i + 1) % size["delay"] == 0]}
-        turns = turn.get(algorithm, lambda i: [None])
+        constants = {"ddpg": [], "td3": [0.5, 1.0, 0.9, 0.01],
+                     "sac": [1.0, True, -1.0, 0.99, 0.01]}[algorithm]
         # Where the policy has its turn once in several steps, one pass is that many steps.
         self.period = max(1, size["delay"] // size["updates"])
 
-        def loop(n):
-            for _ in tf.range(n):
-                for i in range(self.period * size["updates"]):
-                    agent._update_from(batches[i % size["updates"]], *turns(i),
-                                       *constants[algorithm])
-            return n
+        def one_pass(done):
+            if algorithm == "sac":  # no tensor may stay from pass to pass
+                agent.alpha = tf.math.exp(agent.log_alpha)
+            for i in range(self.period * size["updates"]):
+                turn = [(i + 1) % size["delay"] == 0] if algorithm == "td3" else []
+                agent.update_networks(*batches[i % size["updates"]], *turn, *constants)
+            return done + 1
 
-        self.loop = tf.function(loop, jit_compile=True).get_concrete_function(
-            tf.TensorSpec([], tf.int32)
-        )
+        def loop(n):
+            return tf.while_loop(lambda done: done < n, one_pass, [0])
+
+        self.loop = tf.function(
+            loop, jit_compile=True, autograph=False
+        ).get_concrete_function(tf.TensorSpec([], tf.int32))
         self.constant = tf.constant
         self.loop(self.constant(1))
 
     def _batches(self):
         if self.algorithm == "ddpg":
-            chosen = self.agent.generator.integers(
-                WARM_UP, size=(self.updates, self.module.BATCH_SIZE)
-            )
-            return self.agent.memory[chosen]
+            size = self.updates, 1, self.module.BATCH_SIZE  # a batch is one array
+            return self.agent.memory[np.random.choice(WARM_UP, size)]
         return [self.buffer.sample(self.module.BATCH_SIZE) for _ in range(self.updates)]
 
     def run(self, n):
         passes = self.constant(n // self.period)
         start = time.perf_counter()
-        self.loop(passes).numpy()
+        self.loop(passes)[0].numpy()
         return time.perf_counter() - start
 
 
@@ -419,7 +427,7 @@ def picture(path, results, machine):
     names = [n for n in ("eager", "plain", "SB3", "SBX", "Rejax", "ours", "floor")
              if n in in_order(results)]
     width = 0.86 / len(names)
-    with curve.new_figure(12, 6.5) as figure:
+    with new_figure(12, 6.5) as figure:
         axes = figure.add_subplot()
         for k, name in enumerate(names):
             places = [i + (k - (len(names) - 1) / 2) * width for i in range(len(results))]
@@ -436,7 +444,7 @@ def picture(path, results, machine):
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
-        curve.save_figure(path, figure)
+        save_figure(path, figure)
 
 
 def main():
@@ -451,7 +459,7 @@ def main():
     parser.add_argument("--before", metavar="DIR",
                         help="another checkout of this project: compare with it, and nothing else")
     parser.add_argument("--json", default="benchmarks/throughput.json", help="results file")
-    parser.add_argument("--picture", default="image/throughput.png", help="picture file")
+    parser.add_argument("--picture", default="docs/pictures/throughput.png", help="picture file")
     args = parser.parse_args()
     rounds, share = (3, 0.3) if args.quick else (args.rounds, 1.0)
     machine = f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}"

@@ -29,10 +29,9 @@ def seconds(algorithm, flags, folder):
     if "--tensorboard" in flags:
         flags = [*flags, str(folder / "runs")]
     if algorithm == "ddpg":
-        flags = [*flags, "--memory-capacity", "1000"]  # learns as long as the others
+        flags = [*flags, "--learn-after", "1000"]  # learns as long as the others
     command = [sys.executable, f"{algorithm}.py", "--train", "--episodes", str(EPISODES), *flags]
     command += ["--model-dir", str(folder / "model"), "--image-dir", str(folder / "image")]
-    # A collapse of the reward ends with status 1; the time counts all the same.
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     times = [float(t) for t in re.findall(r"Running Time: ([\d.]+)", out)]
     if len(times) != EPISODES:

@@ -81,13 +81,13 @@ def parse(namespace):
         SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
         UserError: a package that the script needs is not installed.
     """
-    command = Command(namespace["__file__"])
+    script = Path(namespace["__file__"])
     if namespace["__name__"] != "__main__":
         process.import_quietly(verbose=False, imported=True)
-        return command.settings()
-    process.prepare(command.name, "--verbose" in sys.argv)
+        return Command(script).settings()
+    process.prepare(script.name, "--verbose" in sys.argv)
     try:
-        settings = command.read(sys.argv[1:])
+        settings = Command(script).read(sys.argv[1:])
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -139,8 +139,9 @@ class Command:
                               "needed (without FILE: a .gif beside the curves)")
         run.add_argument("--tensorboard", nargs="?", const="runs", metavar="DIR",
                          help="with --train: curves for TensorBoard (without DIR: into runs)")
-        for title, constants in ("constants of this script", self._own), ("every run", self._of_all):
-            group = self._parser.add_argument_group(title)
+        groups = {"constants of this script": self._own, "every run": self._of_all}
+        for heading, constants in groups.items():
+            group = self._parser.add_argument_group(heading)
             for constant in constants:
                 constant.check(constant.value, f"{self.name}: {constant.name}")
                 try:

@@ -26,6 +26,7 @@ class Stopped(SystemExit):
 class _Signals:
     held = False  # a training is going on
     noted = None  # the number of the first signal during it
+    terminals = ()  # which of the descriptors 1 and 2 are one; a closed one no longer says so
 
 
 def prepare(prog, verbose=False):
@@ -42,6 +43,7 @@ def prepare(prog, verbose=False):
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         if hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="backslashreplace", line_buffering=True)
+    _Signals.terminals = [number for number in (1, 2) if os.isatty(number)]
     sys.excepthook = _one_line_hook(prog, verbose, sys.excepthook)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last, a closed terminal, not on Windows
         number = getattr(signal, name, None)
@@ -59,8 +61,8 @@ def _handle(number, frame):
     with contextlib.suppress(OSError):
         if number == signal.SIGINT:
             os.write(2, b"\nStopping after this episode; a second Ctrl-C stops at once.\n")
-        elif number != signal.SIGTERM and os.isatty(1):  # the terminal is gone
-            _discard_output()
+        elif number != signal.SIGTERM:  # the terminal is gone
+            _discard(*_Signals.terminals)
 
 
 def _in_child():
@@ -87,17 +89,17 @@ def stop_if_told():
         raise Stopped(128 + _Signals.noted)
 
 
-def _discard_output():
+def _discard(*descriptors):
     with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+        for number in descriptors:
+            os.dup2(nowhere.fileno(), number)
 
 
 def _one_line_hook(prog, verbose, default):
     def hook(kind, error, traceback):
         line = ""
         if issubclass(kind, BrokenPipeError):
-            _discard_output()  # or Python would complain at its end
+            _discard(1, 2)  # or Python would complain at its end
             return
         if issubclass(kind, UserError):
             line = one_line(error, limit=2000)

@@ -5,7 +5,9 @@ The code is read, not run: nothing need be installed.
 """
 
 import ast
+import contextlib
 import difflib
+import io
 import re
 import sys
 from collections import Counter
@@ -16,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import arguments, constants, defaults  # noqa: E402
+from common.flags import Command, Constant  # noqa: E402
 
 SCRIPTS = ["ddpg.py", "td3.py", "sac.py"]
 LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]+)\)")
@@ -35,15 +37,12 @@ FOREIGN = {  # flags of others' programs
     "tensorboard": {"--logdir"},
 }
 # Titles of columns, in both languages
-STATEMENT, CONSTANT, GROUP = ("statement", "语句"), ("constant", "常量"), ("group", "组")
-CHINESE = {"run": "运行", "training": "训练", "updates": "更新", "networks": "网络",
-           "exploration": "探索", "evaluation": "评估", "files": "文件"}  # groups of flags
+STATEMENT, CONSTANT = ("statement", "语句"), ("constant", "常量")
 # What an entry of the errata says, in both languages
 PARTS = re.compile(r"^- (?:Printed:|书中：).*^- (?:Wrong:|Effect:|问题：|影响：).*"
                    r"^- (?:Here:|这里：)(.*)", re.MULTILINE | re.DOTALL)
-# The page's order: that of the rows of these sections, and of what they lead to in these files
+# The page's order: that of the rows of these sections, and of what they lead to in the scripts
 LISTING = re.compile(r"6\.5\.[234] ")
-IN_ORDER = {*SCRIPTS, "common/replay_buffer.py"}
 
 found = []
 
@@ -113,9 +112,7 @@ def find(file, name):
     """The node of a dotted name in a file (class, function, constant or `__main__`), or None."""
     node = tree_of(file)
     for part in name.split(".") if name else []:
-        node = next((child for child in node.body if part in names_of(child)), None)
-        if node is None:
-            break
+        node = node and next((child for child in node.body if part in names_of(child)), None)
     return node
 
 
@@ -139,8 +136,9 @@ def flags():
     """The flags of each program of ours, by file, and of others', by name."""
     known = dict(FOREIGN)
     for script in SCRIPTS:
-        known[script] = {"--help", "--preset", *(one.flag for one in arguments._RUN),
-                         *arguments.Command(ROOT / script).flags}
+        with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+            Command(ROOT / script).read(["--help"])
+        known[script] = set(FLAG.findall(shown.getvalue()))
     for path in [ROOT / "compare.py", *ROOT.glob("benchmarks/*.py")]:
         file = path.relative_to(ROOT).as_posix()
         known[file] = {"--help"} | {
@@ -180,8 +178,9 @@ def check_links(page):
 
 def check_names(page):
     """Files and flags that are named, and the flags of each command."""
+    folders = [ROOT, *(ROOT / "common").glob("**")]
     for match in FILE.finditer(page.text):
-        there = any((ROOT / folder / match[0]).is_file() for folder in ("", "common"))
+        there = any((folder / match[0]).is_file() for folder in folders)
         if not there and match[0] not in OTHERS:
             page.say(match.start(), f"there is no file {match[0]}: write its present name")
     every = set().union(*flags().values())
@@ -233,19 +232,6 @@ def check_same(english, chinese):
 # The READMEs
 
 
-def check_groups(page):
-    """The flags are those of --help, in its groups and order."""
-    rows = [(start, cells) for start, _, header, cells in page.rows() if header[0] in GROUP]
-    for (title, names), (start, cells) in zip_longest(
-        arguments.GROUPS.items(), rows, fillvalue=(0, "")
-    ):
-        flags = [f"--{name}" for name in names.split()]
-        if not title or not cells or cells[0] not in (title, CHINESE.get(title)):
-            page.say(start, f"--help has the group {title!r} here, not {cells[:1]}: write that")
-        elif FLAG.findall(cells[1]) != flags:
-            page.say(start, f"--help has in the group {title!r}: {' '.join(flags)}: write them so")
-
-
 def check_example(page):
     """The environment that a reader copies is the one that is tested."""
     for block in page.blocks:
@@ -261,7 +247,7 @@ def check_places(page):
     last = {}  # what was seen of a section and file, or of a section and place
 
     def in_order(at, what, *key):
-        if not LISTING.match(key[0]) or key[1] not in IN_ORDER:
+        if not LISTING.match(key[0]) or key[1] not in SCRIPTS:
             return
         if at < last.get(key, 0):
             page.say(start, f"{key[1]} has {what} above that of an earlier row, the page has it "
@@ -298,12 +284,11 @@ def check_places(page):
 
 def check_constants(page):
     """Every constant of every script, with its value and its flag, and no other."""
-    values = {}  # name -> ([value in each script, or None], flag)
-    of_all = constants.read(defaults.__file__)[2]
+    values = {}  # name -> [value in each script, or None]
     for i, script in enumerate(SCRIPTS):
-        for constant in [*constants.read(ROOT / script)[2], *of_all]:
-            held, _ = values.setdefault(constant.name, ([None] * len(SCRIPTS), constant.flag))
-            held[i] = repr(constant.value)
+        for name, value in Command(ROOT / script).settings().everything.items():
+            values.setdefault(name, [None] * len(SCRIPTS))[i] = repr(value)
+    del values["ALG_NAME"]
     place = 0
     for start, _, header, cells in page.rows():
         if header[1] not in CONSTANT:
@@ -312,15 +297,15 @@ def check_constants(page):
         if name not in values:
             page.say(start, f"no script has {name}, or it is here twice: delete the row")
             continue
-        held, flag = values.pop(name)
+        flag = Constant(name, "", "").flag
         if cells[-1] != f"`{flag}`":
             page.say(start, f"the flag of {name} is `{flag}`: write that")
-        for script, value, cell in zip(SCRIPTS, held, cells[2:-1]):
+        for script, value, cell in zip(SCRIPTS, values.pop(name), cells[2:-1]):
             listed = None if cell == "–" else repr(ast.literal_eval(cell.strip("`")))
             if listed != value:
                 page.say(start, f"{name} of {script} is {value}, not {listed}: write that")
-    for name, (held, flag) in values.items():
-        page.say(place, f"no row for {name}, {held}, `{flag}`: add one")
+    for name, held in values.items():
+        page.say(place, f"no row for {name}, {held}: add one")
 
 
 # The errata
@@ -349,7 +334,7 @@ def check_errata(page):
         for quoted in CODE.findall(here):
             if re.fullmatch(r"[A-Z]\w+\.\w+|[A-Z]+(_[A-Z]+)*( = .+)?", quoted):
                 name = quoted.split()[0]
-                if not any(find(file, name) for file in [*files, "common/defaults.py"]):
+                if not any(find(file, name) for file in files):
                     page.say(start, f"{number}: none of {files} has {name}: write its present name")
         for file, name in named:
             if find(file, name) is None:
@@ -359,7 +344,7 @@ def check_errata(page):
 
 
 CHECKS = {
-    "README": [check_example, check_groups],
+    "README": [check_example],
     "docs/chapter-map": [check_places, check_constants],
     "docs/errata": [check_errata],
 }

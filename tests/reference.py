@@ -128,7 +128,7 @@ class DDPG:
     Args:
         nets: dict from `actor`, `critic`, `actor_target`, `critic_target` to weights.
         action_range: number or (action_dim,).
-        lr_a, lr_c, gamma, tau, var, reward_scale: the constants of ddpg.py.
+        lr_a, lr_c, gamma, tau, var, reward_scale: as the constants of ddpg.py.
     """
 
     def __init__(self, nets, action_range, lr_a, lr_c, gamma, tau, var, reward_scale=1.0):
@@ -144,7 +144,7 @@ class DDPG:
         return deterministic(self.actor, state, self.action_range)[0]
 
     def update(self, state, action, reward, next_state, done):
-        """One update from a batch; returns the losses of critic and actor, and mean Q."""
+        """One update from a batch; returns losses and mean Q, named as the agent names them."""
         self.var *= 0.9995
         next_action, _ = deterministic(self.actor_target, next_state, self.action_range)
         next_q = self.critic_target(next_state, next_action)
@@ -156,7 +156,7 @@ class DDPG:
         self.actor_opt.step(backward(-slope / len(q)))
         soft_update(self.actor, self.actor_target, self.tau)
         soft_update(self.critic, self.critic_target, self.tau)
-        return [critic_loss, -q.mean(), q_mean]
+        return {"loss/critic": critic_loss, "loss/actor": -q.mean(), "q/mean": q_mean}
 
 
 class TD3:
@@ -200,9 +200,7 @@ class TD3:
         gamma=0.9,
         soft_tau=0.01,
     ):
-        """One update from a batch and N(0, 1) noise; returns the losses of q1 and q2, the mean
-        of q1 and, where the policy was updated, its loss.
-        """
+        """One update from a batch and N(0, 1) noise; returns losses and the mean of q1."""
         self.update_cnt += 1
         smoothing = np.clip(eval_noise_scale * noise, -2 * eval_noise_scale, 2 * eval_noise_scale)
         next_action, _ = deterministic(self.target_policy_net, next_state, self.action_range)
@@ -216,8 +214,9 @@ class TD3:
         y = reward_scale * reward + gamma * (1 - done) * next_q
         q1_loss, q_mean = regress(self.q_net1, self.q_optimizer1, state, action, y)
         q2_loss, _ = regress(self.q_net2, self.q_optimizer2, state, action, y)
+        losses = {"loss/q1": q1_loss, "loss/q2": q2_loss, "q/mean": q_mean}
         if self.update_cnt % self.interval:
-            return [q1_loss, q2_loss, q_mean]
+            return losses
 
         action, backward = deterministic(self.policy_net, state, self.action_range)
         q, slope = climb(self.climbed, state, action)
@@ -225,7 +224,7 @@ class TD3:
         soft_update(self.q_net1, self.target_q_net1, soft_tau)
         soft_update(self.q_net2, self.target_q_net2, soft_tau)
         soft_update(self.policy_net, self.target_policy_net, soft_tau)
-        return [q1_loss, q2_loss, q_mean, -q.mean()]
+        return {**losses, "loss/policy": -q.mean()}
 
 
 class TanhGaussian:
@@ -333,10 +332,8 @@ class SAC:
     ):
         """One update from a batch and two draws of N(0, 1).
 
-        As in the chapter, a fixed alpha is set to 1 after the policy's step.
-
-        Returns:
-            The losses of q1, q2, policy, alpha, then the mean of q1, and the new alpha.
+        As in the chapter, a fixed alpha is set to 1 after the policy's step. Returns losses, the
+        mean of q1, and the new alpha.
         """
         sample = TanhGaussian(self.policy_net, next_state, next_z, self.action_range, *self.bounds)
         next_v = np.minimum(
@@ -364,4 +361,5 @@ class SAC:
 
         soft_update(self.soft_q_net1, self.target_soft_q_net1, soft_tau)
         soft_update(self.soft_q_net2, self.target_soft_q_net2, soft_tau)
-        return [q1_loss, q2_loss, policy_loss, alpha_loss, q_mean, self.alpha]
+        return {"loss/q1": q1_loss, "loss/q2": q2_loss, "loss/policy": policy_loss,
+                "loss/alpha": alpha_loss, "q/mean": q_mean, "alpha": self.alpha}

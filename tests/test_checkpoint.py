@@ -1,33 +1,31 @@
-"""common/checkpoint.py: a training killed at any moment and resumed ends as if it had not been.
+"""A training killed at any moment and resumed ends as if it had not been.
 
-First in one process, for each algorithm; then with scripts that are killed.
+First in one process, then with scripts that are killed. tests/test_training.py has what happens
+around it, with a few lines in the agent's place.
 """
 
-import json
+import dataclasses
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_library import made
+from agents import act, new_agent, small_ddpg, update, values
 from test_scripts import ROOT, SHORT, command, environment, run
 
-import ddpg
-import sac
-import td3
-from common import checkpoint
 from common.errors import UserError
-from common.making import make
-from common.progress import Progress
-from common.replay_buffer import ReplayBuffer
+from common.tasks.making import make
+from common.training import checkpoint
+from common.training.progress import Progress
 
 CONSTANTS = {"GAMMA": 0.9, "BATCH_SIZE": 8, "TRAIN_EPISODES": 3}
-SOURCE = {"code": "a" * 64, "versions": {"numpy": "2.1"}}
+DIGEST = {"code": "a" * 64, "versions": {"numpy": "2.1"}}
 PROGRESS = Progress(
     episode_reward=[-1.5, -0.25], all_episode_reward=[-1.5, -1.375], steps=60, seconds=1.5,
     learned=True, evaluations=[[0, [-9.5, -8.0]], [30, [-3.0, -2.5]]], best=[30, -2.75],
@@ -35,110 +33,97 @@ PROGRESS = Progress(
 )
 
 
+@pytest.fixture(autouse=True)
+def small():
+    with small_ddpg():
+        yield
+
+
 class Run:
     """An agent of a script, its environment, and the script's loop."""
 
-    def __init__(self, module, seed, eager=True):
-        random.seed(seed)
-        np.random.seed(seed)
-        tf.random.set_seed(seed)
-        self.module = module
+    def __init__(self, script, seed):
+        options = {"noise": "ou"} if script == "ddpg" else {}
+        self.agent = new_agent(script, seed, filled=False, wide=False, **options)
+        self.store = getattr(self.agent, "store_transition", None) or self.agent.replay_buffer.push
         self.env = make("Pendulum-v1")
         self.env.seed(seed)
-        high = self.env.action_space.high
-        if module is ddpg:
-            self.agent = self.buffer = ddpg.DDPG(1, 3, high, hidden_dim=8, batch_size=8, noise="ou",
-                                                eager=eager)
-            self.store, self.act = self.agent.store_transition, self.agent.get_action
-            self.update = lambda: self.agent.learn(2)
-            return
-        self.buffer = ReplayBuffer(1000)
-        self.store = self.buffer.push
-        if module is td3:
-            self.agent = td3.TD3(3, 1, self.buffer, 8, high, eager=eager)
-            self.act = lambda s: self.agent.policy_net.get_action(s, 1.0)
-            self.update = lambda: self.agent.update(8, 0.5, n_updates=2)
-        else:
-            self.agent = sac.SAC(3, 1, self.buffer, 8, high, eager=eager)
-            self.act = self.agent.policy_net.get_action
-            self.update = lambda: self.agent.update(8, n_updates=2)
 
-    def play(self, episodes, steps=12):
+    def play(self, episodes):
         """The rewards of all steps, and what the random numbers of all are then."""
         rewards = []
         for _ in range(episodes):
             state = self.env.reset()
-            for step in range(steps):
-                next_state, reward, done, _ = self.env.step(self.act(state))
-                self.store(state, self.act(state), reward, next_state, done)
+            for step in range(12):
+                action = act(self.agent, state, greedy=False)
+                next_state, reward, done, _ = self.env.step(action)
+                self.store(state, action, reward, next_state, done)
                 rewards.append(reward)
                 state = next_state
                 if step > 8:
-                    self.update()
+                    update(self.agent, 2)
         return [*rewards, random.random(), np.random.random()]
 
-    def values(self):
-        return self.agent.compiler.values()
+    def save(self, path, progress=PROGRESS):
+        checkpoint.save(path, self.agent, self.env, CONSTANTS, progress, DIGEST)
 
-    def save(self, path):
-        checkpoint.save(path, self.agent, self.env, CONSTANTS, PROGRESS, SOURCE)
+    def restore(self, path, constants=CONSTANTS, digest=DIGEST):
+        return checkpoint.restore(path, self.agent, self.env, constants, digest)
 
-    def restore(self, path, constants=CONSTANTS):
-        return checkpoint.restore(path, self.agent, self.env, constants, SOURCE)
+
+@pytest.mark.parametrize("script", [pytest.param("ddpg", marks=pytest.mark.slow), "td3",
+                                    pytest.param("sac", marks=pytest.mark.slow)])
+def test_restored_is_as_saved_bit_for_bit(script, tmp_path):
+    path = tmp_path / "training.npz"
+    one, other = Run(script, 1), Run(script, 5)
+    one.play(1)
+    one.save(path)
+    unlike = other.play(3)
+    other.restore(path)  # for the random numbers that both share
+    after = one.play(3)
+    assert other.restore(path) == PROGRESS
+    assert other.play(3) == after != unlike
+    np.testing.assert_equal(values(one.agent), values(other.agent))
 
 
 @pytest.fixture
 def started(tmp_path):
-    """A run after two episodes, and the file its state was saved to."""
-    one = made(Run, ddpg, 1)
-    one.play(2)
+    """A run after an episode, and the file its state was saved to."""
+    one = Run("td3", 1)
+    one.play(1)
     path = tmp_path / "sub" / "training.npz"
     one.save(path)
     return one, path
 
 
-@pytest.mark.parametrize("module", [pytest.param(ddpg, marks=pytest.mark.slow, id="ddpg"),
-                                    pytest.param(td3, id="td3"),
-                                    pytest.param(sac, marks=pytest.mark.slow, id="sac")])
-def test_restored_is_as_saved_bit_for_bit(module, tmp_path):
-    path = tmp_path / "training.npz"
-    one, other = made(Run, module, 1, False), made(Run, module, 5, False)
-    one.play(2)
-    one.save(path)
-    unlike = other.play(3)
-    other.restore(path)  # for the generators of all
-    after = one.play(3)
-    assert other.restore(path) == PROGRESS
-    assert other.play(3) == after != unlike
-    np.testing.assert_equal(one.values(), other.values())
-
-
-def test_a_buffer_is_saved_as_far_as_it_is_written(started):
-    _, path = started
-    with np.load(path) as file:
-        assert len(file["agent/stored"]) == 24
-
-
 def test_other_constants_are_named_and_nothing_changes(started):
     one, path = started
-    before = one.values()
+    one.play(1)
+    before = values(one.agent)
     constants = {**CONSTANTS, "GAMMA": 0.95, "BATCH_SIZE": 9, "TRAIN_EPISODES": 300}
     with pytest.raises(UserError) as error:
         one.restore(path, constants)
     assert "GAMMA is 0.9 there, 0.95 here; BATCH_SIZE is 8 there, 9 here. " in str(error.value)
     assert "TRAIN_EPISODES" not in str(error.value)
-    np.testing.assert_equal(one.values(), before)
+    np.testing.assert_equal(values(one.agent), before)
 
 
-def test_damaged_files_are_refused_in_one_line(started):
+def test_damaged_files_are_refused_in_one_line(started, tmp_path):
     one, path = started
-    whole = path.read_bytes()
-    for damaged in (b"", b"no zip", whole[: len(whole) // 2], whole[:-30]):
+    one.play(1)
+    whole, before, rng = path.read_bytes(), values(one.agent), random.Random(0)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # of an array's values
+    for damaged in (b"", b"no zip", whole[:-30], whole[: len(whole) // 2], flipped,
+                    *(whole[: rng.randrange(len(whole))] for _ in range(20))):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="damaged"):
+        with pytest.raises(UserError, match=r"damaged .* without --resume\.$"):
             one.restore(path)
         assert checkpoint.progress_in(path) is None
-    path.unlink()
+    np.testing.assert_equal(values(one.agent), before)
+    assert "cannot be read as the state of a training. It is kept" in checkpoint.unfinished(path)
+    checkpoint.set_aside_unfinished(path)
+    assert not path.exists() and path.with_name("training.old.npz").exists()
     with pytest.raises(UserError, match="no such file, so nothing to resume"):
         one.restore(path)
 
@@ -160,17 +145,123 @@ def test_a_full_disk_leaves_the_old_state(started, monkeypatch):
 
 def test_another_agent_is_refused(started):
     one, path = started
-    one.agent.new_number = 3
-    one.agent.state_names.append("new_number")
-    one.save(path)
-    other = made(Run, ddpg, 5)
-    with pytest.raises(UserError, match=r"this version of these scripts \(state/agent\)"):
-        other.restore(path)
+    for new in 3, tf.Variable(3.0):
+        one.agent.own = new
+        with pytest.raises(UserError, match=r"is of another agent \(own.*\)\. Train anew"):
+            one.restore(path)
 
 
-# ---- scripts, killed
+def test_other_code_or_packages_are_said(started, capsys):
+    one, path = started
+    capsys.readouterr()
+    one.restore(path)
+    assert capsys.readouterr().out == ""
+    one.restore(path, digest={"code": "b" * 64, "versions": {"numpy": "2.2"}})
+    assert capsys.readouterr().out == (
+        f"{path} was written by other code or packages (the code, numpy (2.1 then, 2.2 now)): "
+        "going on with the present ones.\n"
+    )
 
-FLAGS = ["--train", "--episodes", 40, "--checkpoint-every", 1, *SHORT["td3"]]
+
+def test_unfinished_states_are_set_aside_and_finished_ones_are_not(started, monkeypatch):
+    one, path = started
+    whole, kept = path.read_bytes(), path.with_name("training.old-2.npz")
+    path.with_name("training.old.npz").mkdir()
+    line = checkpoint.unfinished(path)
+    assert "was stopped after 2 episodes; --resume would go on." in line
+    assert line.endswith("It is kept as training.old-2.npz.")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be kept"):
+        patch.setattr(os, "rename", lambda *_: os.link(path, path))
+        checkpoint.set_aside_unfinished(path)
+    checkpoint.set_aside_unfinished(path)
+    assert kept.read_bytes() == whole and not path.exists()
+    one.save(path, dataclasses.replace(PROGRESS, finished=True))
+    assert checkpoint.unfinished(path) == ""
+    checkpoint.set_aside_unfinished(path)
+    assert path.exists()
+
+
+# ---- what an agent may hold
+
+
+class Thing:
+    pass
+
+
+def anything(seed):
+    """An agent that holds one of each that can be saved, with values of the seed."""
+    rng, agent = np.random.default_rng(seed), Thing()
+    agent.losses, agent.number, agent.rate, agent.text = None, seed, seed / 3, f"é{seed}"
+    agent.switch, agent.best = seed > 1, -np.inf
+    agent.nothing_yet = None if seed > 1 else rng.random(3, np.float32)
+    agent.scalar, agent.tensor = np.float32(seed / 7), tf.constant([seed / 7, 2.0])
+    agent.strided, agent.turned = rng.random(20)[::2], rng.random((4, 3, 2)).T
+    agent.empty, agent.zero = np.zeros((0, 3)), np.zeros(5)
+    agent.ring = np.zeros(6, [("state", "f4", 2), ("done", "?")])
+    agent.ring[:3] = [(rng.random(2), True)] * seed + [((-0.0, 0.0), False)] * (3 - seed)
+    agent.unbounded = np.array([-np.inf, seed])
+    agent.generator = rng
+    agent.variable = tf.Variable(rng.random(3))
+    agent.optimizer = tf.optimizers.Adam()
+    agent.optimizer.build([agent.variable])
+    agent.optimizer.apply_gradients([(tf.constant(rng.random(3)), agent.variable)])
+    agent.average = tf.train.ExponentialMovingAverage(0.9)
+    agent.average.apply([agent.variable])
+    agent.buffer = Thing()
+    agent.buffer._position, agent.buffer.noise = seed, Thing()
+    agent.buffer.noise.x = rng.random(2)
+    return agent
+
+
+def held(thing):
+    """All that it holds, each value with its type."""
+    found = {}
+    for name, value in vars(thing).items():
+        if isinstance(value, Thing):
+            found[name] = held(value)
+        elif isinstance(value, np.random.Generator):
+            found[name] = value.bit_generator.state
+        elif not hasattr(value, "__dict__") or tf.is_tensor(value):
+            found[name] = type(value), getattr(value, "numpy", lambda value=value: value)()
+    return found
+
+
+def test_all_that_an_agent_holds_comes_back(tmp_path, capsys):
+    path, env = tmp_path / "training.npz", make("Pendulum-v1")
+    env.reset(seed=1)
+    one, other = anything(1), anything(2)
+    checkpoint.save(path, one, env, CONSTANTS, PROGRESS, DIGEST)
+    checkpoint.restore(path, other, env, CONSTANTS, DIGEST)
+    np.testing.assert_equal(held(other), held(one))
+    np.testing.assert_equal(values(other), values(one))
+    assert len(values(one)) == 6 and len(held(one)) == 18
+    assert np.signbit(other.ring["state"][1, 0])  # a zero, but its sign is saved
+    assert capsys.readouterr().out == ""
+
+
+def test_an_attribute_that_cannot_be_saved_is_said_once(tmp_path, capsys):
+    env, agent = make("Pendulum-v1"), anything(1)
+    env.reset(seed=1)
+    agent.buffer.weight = tf.Variable(1.0)
+    vars(agent).update(sizes=[64, 64], table={}, act=tf.nn.relu, dice=random.Random(),
+                       names=np.array(["x", None]), other=SimpleNamespace(deep=set()))
+    for _ in range(2):
+        checkpoint.save(tmp_path / "training.npz", agent, env, CONSTANTS, PROGRESS, DIGEST)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(", is not saved")[0] for line in lines] == [
+        "buffer.weight, a ResourceVariable", "sizes, a list", "table, a dict", "act, a function",
+        "dice, a Random", "names, a ndarray", "other.deep, a set"]
+    checkpoint.restore(tmp_path / "training.npz", agent, env, CONSTANTS, DIGEST)
+
+
+def test_a_buffer_is_saved_as_far_as_it_is_written(started):
+    _, path = started
+    with np.load(path) as file:
+        assert len(file["array/replay_buffer.buffer"]) == 12
+
+
+# ---- scripts, killed and told to stop
+
 # Killed when half of the n-th state is on the disk, or as soon as all of it is.
 DIE = """
 import os, runpy, signal, sys
@@ -195,118 +286,87 @@ np.savez, os.replace = savez, renamed
 sys.argv = [script, *rest]
 runpy.run_path(script, run_name="__main__")
 """
+EPISODES = 20
+FLAGS = {
+    "ddpg": ["--noise", "ou"],
+    "td3": ["--env", "short_task:Short-v0", "--update-itr", 1,
+            "--policy-target-update-interval", 2],
+    "sac": ["--evaluate-every", 200, "--evaluation-episodes", 3, "--keep", "best"],
+}
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    status, _, err = run("td3", *FLAGS, folder=folder)
-    assert (status, err) == (0, [])
-    return folder
-
-
-def assert_same_end(folder, expected):
-    task, image = "model/TD3_Pendulum-v1/", "image/td3_Pendulum-v1.png"
-    for name in (task + "weights.npz", image):
-        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
-    rewards = []
-    for f in (folder, expected):
-        with np.load(f / task / "training.npz") as file:
-            rewards.append(json.loads(file["header"].item())["progress"]["episode_reward"])
-    assert len(rewards[0]) == 40
-    assert rewards[0] == rewards[1]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-@pytest.mark.parametrize("where", ["writing", "after renaming"])
-def test_killed_while_saving(where, uninterrupted, tmp_path):
-    line = command("td3", *FLAGS, folder=tmp_path)
-    die = [sys.executable, "-c", DIE, where, "9", *line[1:]]
-    done = subprocess.run(die, cwd=ROOT, env=environment(), capture_output=True, timeout=600)
+def dies_in_a_save(line, where):
+    """Killed in or after its fifth save; returns after how many episodes its state is."""
+    done = subprocess.run([sys.executable, "-c", DIE, where, "5", *line[1:]], **PROCESS,
+                          capture_output=True, timeout=600)
     assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "model/TD3_Pendulum-v1/weights.npz").exists()
-    status, out, err = run("td3", *FLAGS, "--resume", folder=tmp_path)
-    assert (status, err) == (0, [])
-    done = 9 if where == "after renaming" else 8
-    assert any(line.endswith(f"training.npz after {done} episodes.") for line in out)
-    assert_same_end(tmp_path, uninterrupted)
+    return 4 if where == "writing" else 5
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_killed_at_random_moments(uninterrupted, tmp_path):
-    state = tmp_path / "model/TD3_Pendulum-v1/training.npz"
-    flags = FLAGS
-    for _ in range(2):
-        process = subprocess.Popen(
-            command("td3", *flags, folder=tmp_path),
-            cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        while process.poll() is None and not (
-            state.exists() and state.stat().st_mtime_ns != before
-        ):
-            time.sleep(0.01)
-        time.sleep(random.uniform(0.0, 0.5))
-        process.kill()
-        process.wait()
-        flags = [*FLAGS, "--resume"]
-    status, _, err = run("td3", *flags, folder=tmp_path)
-    assert (status, err) == (0, [])
-    assert_same_end(tmp_path, uninterrupted)
+def starts(line, episodes):
+    """The process of a run that has just played so many episodes."""
+    process = subprocess.Popen(line, **PROCESS, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
+    while f"Episode: {episodes}/" not in process.stdout.readline():
+        assert process.poll() is None
+    return process
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-@pytest.mark.parametrize("env_id", ["MountainCarContinuous-v0", "InvertedPendulum-v5"])
-def test_killed_on_another_task_with_all_that_a_long_run_has(env_id, tmp_path):
-    """Terminals, held random actions, evaluations and the best weights; episodes of any length."""
-    if "Inverted" in env_id:
-        pytest.importorskip("mujoco")
-    flags = ["--train", "--env", env_id, "--preset", "tuned", "--steps", 700, "--max-steps", 150,
-             "--hidden-dim", 8, "--batch-size", 16, "--explore-steps", 200, "--explore-hold", 7,
-             "--learn-after", 200, "--evaluate-every", 100, "--evaluation-episodes", 2,
-             "--checkpoint-every", 1]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run("sac", *flags, folder=whole)[0] == 0
-    line = command("sac", *flags, folder=killed)
-    die = [sys.executable, "-c", DIE, "after renaming", "4", *line[1:]]
-    subprocess.run(die, cwd=ROOT, env=environment(), capture_output=True, timeout=600)
-    status, out, err = run("sac", *flags, "--resume", folder=killed)
-    assert (status, err) == (0, [])
-    assert any(line.endswith("training.npz after 4 episodes.") for line in out)
-    (name,) = [path.relative_to(whole) for path in whole.glob("model/*/weights.npz")]
-    assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    ends = [checkpoint.progress_in((f / name).with_name("training.npz")) for f in (whole, killed)]
-    for key in ("episode_reward", "evaluations", "best", "test_returns", "steps"):
-        assert getattr(ends[0], key) == getattr(ends[1], key), key
-    assert ends[0].steps >= 700 and len(ends[0].evaluations) > 4
-
-
-@pytest.mark.slow
-def test_resume_with_other_constants_stops(uninterrupted):
-    status, _, err = run("td3", *FLAGS, "--resume", "--gamma", 0.5, folder=uninterrupted)
-    assert status == 1
-    assert len(err) == 1
-    assert "GAMMA is 0.9 there, 0.5 here" in err[0]
-
-
-@pytest.mark.slow
-def test_a_forgotten_resume_loses_nothing(uninterrupted, tmp_path):
-    folder = tmp_path / "model" / "TD3_Pendulum-v1"
-    flags = ["--train", "--checkpoint-every", 1, *SHORT["td3"]]
-    state = folder / "training.npz"
-    process = subprocess.Popen(
-        command("td3", *flags, "--episodes", 1000, folder=tmp_path),
-        cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not state.exists():
-        time.sleep(0.01)
+def dies_anywhere(line, where):
+    process = starts(line, 8)
+    time.sleep(random.uniform(0.0, 0.3))
     process.kill()
-    process.wait()
-    stopped = state.read_bytes()
-    status, out, err = run("td3", *flags, "--episodes", 2, folder=tmp_path)
+    process.communicate()
+
+
+def is_told_to_stop(line, number):
+    """Told once; returns after how many episodes its state is."""
+    process = starts(line, 13)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert ("Stopping after this episode" in err) == (number == signal.SIGINT)
+    last = out.splitlines()[-1]
+    assert last.startswith("Stopped after ")
+    assert last.endswith(f" of {EPISODES} episodes: the same command with --resume goes on.")
+    return int(last.split()[2])
+
+
+PROCESS = {"cwd": ROOT, "env": {**environment(), "PYTHONPATH": str(ROOT / "tests")}}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize(("script", "in_a_save", "told"), [
+    ("ddpg", "writing", signal.SIGTERM),
+    ("td3", "after renaming", signal.SIGINT),
+    ("sac", "writing", signal.SIGINT),
+])
+def test_whatever_stops_it_it_ends_as_if_nothing_had(script, in_a_save, told, tmp_path,
+                                                     monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    flags = ["--train", "--episodes", EPISODES, "--checkpoint-every", 1, *SHORT[script],
+             *FLAGS[script]]
+    status, _, err = run(script, *flags, folder=whole)
     assert (status, err) == (0, [])
-    assert any("--resume would go on. It is kept as training.old.npz." in line for line in out)
-    assert (folder / "training.old.npz").read_bytes() == stopped
+    line = command(script, *flags, folder=broken)
+    saved = dies_in_a_save(line, in_a_save)
+    state = next(broken.glob("model/*/training.npz"))
+    assert checkpoint.progress_in(state).episodes == saved
+    dies_anywhere([*line, "--resume"], None)
+    assert checkpoint.progress_in(state).episodes >= 7
+    saved = is_told_to_stop([*line, "--resume"], told)
+    status, out, err = run(script, *flags, "--resume", folder=broken)
+    assert (status, err) == (0, [])
+    assert f"Resumed {state} after {saved} episodes." in out
+    for path in (*whole.glob("model/*/weights.npz"), *whole.glob("image/*.png")):
+        same = (broken / path.relative_to(whole)).read_bytes() == path.read_bytes()
+        assert same, path.name
+    ends = [checkpoint.progress_in(next(f.glob("model/*/training.npz"))) for f in (whole, broken)]
+    for end in ends:
+        end.seconds, end.log_name = 0.0, ""
+    assert ends[0] == ends[1]
+    assert len(ends[0].episode_reward) == EPISODES
+    assert (len(ends[0].evaluations), ends[0].best is None) == ((7, False) if script == "sac"
+                                                                else (0, True))

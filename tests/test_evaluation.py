@@ -1,15 +1,18 @@
-"""common/evaluation.py: greedy episodes side by side are those that would be played alone."""
+"""Evaluations: greedy episodes side by side are those that would be played alone."""
 
 import contextlib
+import random
 
 import gym
 import numpy as np
 import pytest
 from gym.envs.classic_control import PendulumEnv
+from test_scripts import ROOT
 
 from common.errors import UserError
-from common.evaluation import SIDE_BY_SIDE, TEST_STARTS, VALIDATION_STARTS, Evaluation
-from common.making import make
+from common.flags import Command
+from common.tasks.making import make
+from common.training.evaluation import SIDE_BY_SIDE, TEST_STARTS, VALIDATION_STARTS, Evaluation
 
 
 class Agent:
@@ -28,20 +31,19 @@ def one_by_one(agent, env, starts, max_steps):
     """The return and the length of each episode."""
     played = []
     for seed in starts:
-        state, total, steps, over = env.reset(seed=seed), 0.0, 0, False
-        while not over and steps < max_steps:
-            state, reward, done, info = env.step(agent.greedy_actions(state[np.newaxis])[0])
-            total, steps, over = total + reward, steps + 1, done or info["TimeLimit.truncated"]
+        state, total, steps, done = env.reset(seed=seed), 0.0, 0, False
+        while not done and steps < max_steps:
+            state, reward, done, _ = env.step(agent.greedy_actions(state[np.newaxis])[0])
+            total, steps = total + reward, steps + 1
         played.append((total, steps))
     agent.asked.clear()
     return zip(*played)
 
 
-@pytest.mark.parametrize("starts", [[3, 5, 8], [5], range(20)])
+@pytest.mark.parametrize("starts", [[5], range(20)], ids=["one", "many"])
 @pytest.mark.parametrize(
     ("env_id", "unit_actions", "max_steps"),
     [
-        ("Pendulum-v1", False, 200),
         ("Pendulum-v1", True, 30),
         ("MountainCarContinuous-v0", False, 999),  # ends at the goal, each start at another time
         ("InvertedPendulum-v5", True, 1000),
@@ -50,12 +52,12 @@ def one_by_one(agent, env, starts, max_steps):
 def test_side_by_side_is_as_one_by_one(env_id, unit_actions, max_steps, starts):
     if "Inverted" in env_id:
         pytest.importorskip("mujoco")
-    env = make(env_id, unit_actions=unit_actions)
+    settings = Command(ROOT / "td3.py").settings({"UNIT_ACTIONS": unit_actions})
+    env = make(env_id, settings=settings)
     agent = Agent(env.action_space.high)
-    with contextlib.closing(Evaluation(env_id, max_steps, unit_actions)) as evaluation:
+    with contextlib.closing(Evaluation(env, max_steps)) as evaluation:
         expected, lengths = one_by_one(agent, env, starts, max_steps)
         assert evaluation.returns(agent, starts) == list(expected)
-        assert evaluation.returns(agent, starts) == list(evaluation.returns(agent, starts))
         # One shape only, for which the policy is compiled.
         assert agent.asked == {(SIDE_BY_SIDE, env.observation_space.shape[0])}
     if env_id != "Pendulum-v1" and len(starts) > 1:
@@ -66,110 +68,67 @@ def test_what_chooses_the_weights_is_not_what_they_are_judged_by():
     assert not set(TEST_STARTS) & set(VALIDATION_STARTS)
 
 
-# --- simulators that cannot be open often --------------------------------------------------
+class Counted(PendulumEnv):
+    """Draws from all global random numbers; notes how many are open, of `most` that can be."""
+
+    most, open, peak = 99, 0, 0
+
+    def __init__(self, **options):
+        random.random()
+        np.random.random()
+        if Counted.open >= Counted.most:
+            raise OSError("Address already in use")
+        Counted.open += 1
+        Counted.peak = max(Counted.peak, Counted.open)
+        super().__init__(**options)
+
+    def reset(self, **options):
+        random.random()
+        np.random.random()
+        return super().reset(**options)
+
+    def close(self):
+        Counted.open -= 1
 
 
-@pytest.fixture(params=["__init__", "reset"])
-def limited(request, monkeypatch):
-    """A class that refuses to be open more than `most` times; it notes how often it was."""
-
-    class Limited(PendulumEnv):
-        most, open, peak, made = 1, 0, 0, 0
-
-        def __init__(self, **options):
-            self.is_open = False
-            type(self).made += 1
-            super().__init__(**options)
-            if request.param == "__init__":
-                self.connect()
-
-        def connect(self):
-            if not self.is_open:
-                if Limited.open >= self.most:
-                    raise OSError("Address already in use")
-                Limited.open += 1
-                Limited.peak = max(Limited.peak, Limited.open)
-                self.is_open = True
-
-        def reset(self, **options):
-            self.connect()
-            return super().reset(**options)
-
-        def close(self):
-            if self.is_open:
-                Limited.open -= 1
-            self.is_open = False
-            super().close()
-
-    gym.envs.registration.registry.pop("Limited-v0", None)
-    gym.register("Limited-v0", entry_point=Limited, max_episode_steps=20)
-    return Limited
+@pytest.fixture
+def counted(monkeypatch):
+    for name, value in (("most", 99), ("open", 0), ("peak", 0)):
+        monkeypatch.setattr(Counted, name, value)
+    monkeypatch.setitem(gym.envs.registration.registry, "Counted-v0", gym.envs.registration.EnvSpec(
+        "Counted-v0", entry_point=Counted, max_episode_steps=20))
+    return Counted
 
 
-def test_one_that_can_be_open_once_is_shared(limited, capsys):
-    env, twin = make("Limited-v0"), make("Pendulum-v1")
-    agent = Agent(env.action_space.high)
-    env.seed(2)
-    twin.seed(2)
-    evaluation = Evaluation("Limited-v0", 20, shared=env)
-    pendulum = Evaluation("Pendulum-v1", 20)
-    for _ in range(3):  # before the first reset, too
-        for starts in (range(3), range(10, 30)):
-            assert evaluation.returns(agent, starts) == pendulum.returns(agent, starts)
-        # The training goes on as without the evaluation.
-        for _ in range(2):
-            np.testing.assert_array_equal(env.reset(), twin.reset())
-            for _ in range(5):
-                np.testing.assert_array_equal(env.step([1.0])[0], twin.step([1.0])[0])
-    evaluation.close()
-    assert limited.open == limited.peak == 1
-    env.close()
-    assert limited.open == 0
-    assert capsys.readouterr().out == (
-        "Limited-v0 can be open only once: evaluated in the training's own.\n"
-    )
+def test_both_random_streams_go_on_as_without_it(counted):
+    env = make("Counted-v0")
+    evaluation, agent = Evaluation(env, 20), Agent([2.0])
+    env.reset(seed=3)
+    for starts in (range(3), range(20)):  # environments are opened for both
+        random.seed(5)
+        np.random.seed(5)
+        streams = random.random(), np.random.random(), env.reset(seed=3)
+        random.seed(5)
+        np.random.seed(5)
+        env.seed(3)
+        evaluation.returns(agent, starts)
+        np.testing.assert_equal((random.random(), np.random.random(), env.reset()), streams)
 
 
-def test_a_shared_one_gets_its_random_numbers_back_after_an_error(limited):
-    env, twin = make("Limited-v0"), make("Pendulum-v1")
-    for each in (env, twin):
-        each.reset(seed=2)
-
-    class Broken:
-        def greedy_actions(self, states):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        Evaluation("Limited-v0", 20, shared=env).returns(Broken(), [1])
-    np.testing.assert_array_equal(env.reset(), twin.reset())
+def test_few_are_open_and_one_alone_of_a_module_of_ones_own(counted):
+    for env_id, most in (("Counted-v0", SIDE_BY_SIDE), (f"{__name__}:Counted-v0", 1)):
+        env = make(env_id)
+        with contextlib.closing(Evaluation(env, 20)) as evaluation:
+            for starts in (range(2), range(20), [1]):
+                assert len(evaluation.returns(Agent([2.0]), starts)) == len(starts)
+            assert counted.open - 1 == counted.peak - 1 == most
+        assert counted.open == 1
+        env.close()
+        counted.peak = 0
 
 
-@pytest.mark.parametrize(("most", "shared"), [(1, False), (2, True), (3, False), (5, True)])
-def test_as_many_as_can_be_open(most, shared, limited, capsys):
-    limited.most = most
-    env = make("Limited-v0") if shared else None
-    agent, starts = Agent([2.0]), range(20)
-    with contextlib.closing(Evaluation("Limited-v0", 20, shared=env)) as evaluation:
-        expected = Evaluation("Pendulum-v1", 20).returns(agent, starts)
-        assert evaluation.returns(agent, starts) == expected
-        made = limited.made
-        assert evaluation.returns(agent, starts) == expected  # in those that are open already
-        assert limited.open == limited.peak == most and limited.made == made
-    assert limited.open == shared
-    assert capsys.readouterr().out == ""
-
-
-def test_few_are_open(limited):
-    limited.most = 1000
-    with contextlib.closing(Evaluation("Limited-v0", 20)) as evaluation:
-        for starts, open_now in [(range(2), 2), (range(100), SIDE_BY_SIDE), ([1], SIDE_BY_SIDE)]:
-            assert len(evaluation.returns(Agent([2.0]), starts)) == len(starts)
-            assert limited.open == limited.peak == open_now
-    assert limited.open == 0
-
-
-def test_none_can_be_opened(limited):
-    limited.most = 0
-    with pytest.raises(UserError, match=r"Limited-v0.*Address already in use"):
-        Evaluation("Limited-v0", 20).returns(Agent([2.0]), range(3))
-    assert limited.open == 0
+def test_a_simulator_that_can_be_open_once_cannot_be_evaluated(counted):
+    counted.most = 1
+    env = make("Counted-v0")
+    with pytest.raises(UserError, match=r"Counted-v0.*Address already in use.*--evaluate-every"):
+        Evaluation(env, 20).returns(Agent([2.0]), range(3))

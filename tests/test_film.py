@@ -1,21 +1,28 @@
-"""common/film.py: the film of an episode, small enough for a page, whole or not there."""
+"""common/tasks/film.py: the film of an episode, small enough for a page, whole or not there."""
 
 import errno
-import importlib.machinery
 import os
 import sys
-import types
-from pathlib import Path
 
+import gym
 import imageio.v2
 import imageio.v3
 import numpy as np
 import pytest
 from PIL import Image
+from test_environment import (
+    LIBRARIES,
+    PENDULUM,
+    class_of,
+    python,
+    refusal,
+    registered,
+    registries,  # noqa: F401 (around each test)
+)
 
-from common import film, testing
 from common.errors import UserError
-from common.film import Film
+from common.tasks.film import Film
+from common.tasks.making import make
 
 
 def moving_square(count, shape=(500, 500, 3)):
@@ -50,61 +57,6 @@ def read(path):
     return imageio.v3.imread(path, index=None), durations
 
 
-def refusal(call, *args):
-    """The one line with which the call refuses."""
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-# --- which file ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("folder", "env_id", "record", "expected"),
-    [
-        ("image", "Pendulum-v1", True, Path("image/td3.gif")),
-        ("mine", "ALE/Pong-v5", True, Path("mine/td3_ALE-Pong-v5.gif")),
-        ("mine", "Pendulum-v1", "film.mp4", "film.mp4"),
-        ("mine", "Pendulum-v1", None, None),
-    ],
-)
-def test_the_usual_film_is_beside_the_curve(folder, env_id, record, expected, monkeypatch):
-    opened = []
-    env = types.SimpleNamespace(close=lambda: None, seed=lambda seed: None)
-    monkeypatch.setattr(testing, "make", lambda env_id, render, record, unit_actions:
-                        opened.append(record) or env)
-    settings = types.SimpleNamespace(image_dir=folder, env_id=env_id, record=record, seed=2,
-                                     task=("TD3", env_id, "chapter"), unit_actions=False)
-    testing.Testing(None, env, settings)
-    assert opened == [expected]
-
-
-@pytest.mark.parametrize("name", ["film", "film.png", "film.gif.part", "gif", ".gif", ""])
-def test_a_file_that_is_no_film(name):
-    for refuse in (film.check, lambda name: Film(name, 30)):
-        message = refusal(refuse, name)
-        assert message.startswith(f"--record {name}: ") and ".gif or .mp4" in message
-
-
-def test_what_can_be_written(monkeypatch):
-    for name in ("film.gif", Path("a.b/film.GIF")):
-        film.check(name)
-    package = types.ModuleType("imageio_ffmpeg")
-    package.__spec__ = importlib.machinery.ModuleSpec("imageio_ffmpeg", None)
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
-    film.check("film.MP4")
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    film.check("film.gif")
-    for refuse in (film.check, lambda name: Film(name, 30)):
-        assert "pip install imageio-ffmpeg" in refusal(refuse, "film.mp4")
-
-
-# --- GIF -----------------------------------------------------------------------------------
-
-
 def test_gif(tmp_path):
     path = saved(tmp_path / "new" / "film.gif", moving_square(61))
     shown, durations = read(path)
@@ -115,104 +67,54 @@ def test_gif(tmp_path):
     for ours, frame in zip(shown, expected, strict=True):
         mean = frame.reshape(250, 2, 250, 2, 3).mean(axis=(1, 3))
         assert np.abs(ours - mean).mean() < 8  # 255 colours for 62500
-        square = np.all(frame[::2, ::2] == [255, 0, 0], axis=-1) & (mean[..., 0] == 255)
-        assert square.sum() >= 90 and (ours[square] - [255, 0, 0]).max() < 8
     assert np.ptp(shown[:, 21:], axis=0).max() == 0  # what stands still does not flicker
+    again = saved(str(tmp_path / "again.gif"), moving_square(61))
+    assert path.read_bytes() == (tmp_path / "again.gif").read_bytes() and again
 
 
-@pytest.mark.parametrize(
-    ("fps", "step"), [(10, 1), (15, 1), (20, 1), (30, 2), (50, 3), (59.94, 4), (125, 8)]
-)
+@pytest.mark.parametrize(("fps", "step"), [(10, 1), (20, 1), (30, 2), (59.94, 4)])
 def test_gif_runs_at_the_episodes_own_speed(fps, step, tmp_path):
     frames = list(moving_square(100, (60, 200, 3)))
     shown, durations = read(saved(tmp_path / "film.gif", frames, fps))
     kept = frames[::-1][::step][::-1]  # the last one is always there
     assert len(shown) == len(durations) == len(kept)
     assert np.abs(np.cumsum(durations) - np.arange(1, len(kept) + 1) * 1000 * step / fps).max() <= 5
-    assert min(durations) >= 40 and set(durations) <= {40, 50, 60, 70, 80, 100}
     for ours, frame in zip(shown, kept):
         assert np.abs(ours.astype(int) - frame).mean() < 10
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [
-        ((400, 600), (200, 300)),
-        ((480, 480), (240, 240)),
-        ((96, 96), (96, 96)),
-        ((300, 240), (300, 240)),
-        ((501, 1003), (126, 251)),
-    ],
+    [((400, 600), (200, 300)), ((96, 96), (96, 96)), ((501, 1003), (126, 251))],
 )
 def test_gif_is_shrunk_by_a_whole_number(shape, expected, tmp_path):
     shown, _ = read(saved(tmp_path / "film.gif", moving_square(3, (*shape, 3)), fps=10))
     assert shown.shape == (3, *expected, 3)
 
 
-def test_gif_has_means_not_every_other_pixel(tmp_path):
-    stripes = np.zeros((500, 500, 3), np.uint8)
-    stripes[:, ::2] = 255
-    shown, _ = read(saved(tmp_path / "film.gif", [stripes]))
-    assert shown.shape == (1, 250, 250, 3)
-    assert shown.min() >= 126 and shown.max() <= 129
-
-
-def test_white_stays_white(tmp_path):
-    frames = list(moving_square(4))
+def test_white_stays_white_and_what_stands_still_takes_its_time(tmp_path):
+    frames = [next(moving_square(1))] * 100 + list(moving_square(2))
     for frame in frames:
         frame[250:] = 255
-    shown, _ = read(saved(tmp_path / "film.gif", frames))
+    shown, durations = read(saved(tmp_path / "film.gif", frames))
     assert (shown[:, 126:] == 255).all()
-
-
-def test_an_episode_that_stands_still_takes_its_time(tmp_path):
-    frames = [next(moving_square(1))] * 100 + list(moving_square(2))
-    _, durations = read(saved(tmp_path / "film.gif", frames))
     assert sum(durations) == 3400  # whatever the writer makes of frames that are the same
-
-
-def test_same_frames_same_bytes(tmp_path):
-    a = saved(tmp_path / "a.gif", moving_square(10)).read_bytes()
-    assert saved(str(tmp_path / "b.gif"), moving_square(10)) and len(a) > 1000
-    assert (tmp_path / "b.gif").read_bytes() == a
-    assert saved(tmp_path / "c.gif", list(moving_square(10))[::-1]).read_bytes() != a
-
-
-# --- frames --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "frame",
-    [
-        None,
-        "frame",
-        np.zeros((50, 50), np.uint8),
-        np.zeros((50, 50, 4), np.uint8),
-        np.zeros((50, 50, 3)),
-        np.zeros((2, 50, 50, 3), np.uint8),
-        np.zeros((50, 51, 3), np.uint8),  # fine, were it the first
-    ],
+    [None, np.zeros((50, 50), np.uint8), np.zeros((50, 50, 3)), np.zeros((50, 51, 3), np.uint8)],
 )
 def test_what_is_no_frame(frame, tmp_path):
     shot = Film(tmp_path / "film.gif", 30)
-    shot.add(np.zeros((50, 50, 3), np.uint8))
+    canvas = np.full((50, 50, 3), 255, np.uint8)
+    shot.add(canvas.transpose(1, 0, 2))  # as pygame gives it: not contiguous, and its own
+    canvas[:] = 0
     with pytest.raises(ValueError, match="picture"):
         shot.add(frame)
     shot.save()
-    assert len(imageio.v3.imread(shot.path, index=None)) == 1
-
-
-def test_a_frame_is_copied(tmp_path):
-    shot = Film(tmp_path / "film.gif", 30)
-    canvas = np.full((60, 50, 3), 255, np.uint8)
-    shot.add(canvas.transpose(1, 0, 2))  # as pygame gives it: not contiguous
-    canvas[:] = 0
-    shot.save()
-    shown, _ = read(shot.path)
-    assert shown.shape == (1, 50, 60, 3) and (shown == 255).all()
-
-
-# --- whole or not there --------------------------------------------------------------------
+    shown = imageio.v3.imread(shot.path, index=None)
+    assert len(shown) == 1 and (shown == 255).all()
 
 
 def no_space(self, file, *args, **options):
@@ -229,83 +131,14 @@ def killed(self, file, *args, **options):
 def test_an_error_leaves_the_old_film(fail, error, tmp_path, monkeypatch):
     path = saved(tmp_path / "film.gif", moving_square(2))
     old = path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", fail)
-        with pytest.raises(error):
-            saved(path, moving_square(3))
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(error):
+        saved(path, moving_square(3))
     assert path.read_bytes() == old and os.listdir(tmp_path) == ["film.gif"]
-    saved(path, moving_square(3))
-    assert path.read_bytes() != old and os.listdir(tmp_path) == ["film.gif"]
-
-
-def test_a_folder_that_cannot_be(tmp_path):
-    (tmp_path / "file").write_text("")
-    message = refusal(saved, tmp_path / "file" / "film.gif", moving_square(1))
-    assert str(tmp_path / "file") in message
-
-
-# --- MP4 -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recorder(monkeypatch):
-    """Stands in for imageio's writer: notes what it is given, writes `content`."""
-
-    class Writer:
-        content = b"film moov"
-
-        def get_writer(self, file, format, mode, **options):
-            self.file, self.format, self.options, self.frames = file, format, options, []
-            return self
-
-        def __enter__(self):
-            return self
-
-        def append_data(self, frame):
-            self.frames.append(frame)
-
-        def __exit__(self, *error):
-            self.file.write(self.content)
-
-    writer = Writer()
-    monkeypatch.setattr(imageio.v2, "get_writer", writer.get_writer)
-    package = types.ModuleType("imageio_ffmpeg")
-    package.__spec__ = importlib.machinery.ModuleSpec("imageio_ffmpeg", None)
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
-    return writer
-
-
-def test_mp4_is_full_size_and_full_rate(recorder, tmp_path):
-    frames = list(moving_square(7, (502, 334, 3)))
-    path = saved(tmp_path / "film.mp4", frames, fps=59.94)
-    assert path.read_bytes() == b"film moov" and recorder.options["fps"] == 59.94
-    assert len(recorder.frames) == 7
-    for ours, frame in zip(recorder.frames, frames):
-        np.testing.assert_array_equal(ours, frame)
-
-
-@pytest.mark.parametrize("content", [b"", b"half a film"])
-def test_an_encoder_that_fails_leaves_the_old_film(content, recorder, tmp_path):
-    path = saved(tmp_path / "film.mp4", moving_square(2))
-    recorder.content = content
-    assert "ffmpeg failed" in refusal(saved, path, moving_square(3))
-    assert path.read_bytes() == b"film moov" and os.listdir(tmp_path) == ["film.mp4"]
-
-
-def test_an_encoder_that_raises_leaves_the_old_film(recorder, tmp_path):
-    path = saved(tmp_path / "film.mp4", moving_square(2))
-
-    def append_data(frame):
-        raise OSError("Broken pipe\n\nFFMPEG COMMAND:\nffmpeg -y")
-
-    recorder.append_data = append_data
-    recorder.content = b""
-    assert "ffmpeg failed" in refusal(saved, path, moving_square(3))
-    assert path.read_bytes() == b"film moov"
 
 
 @pytest.mark.parametrize("shape", [(240, 320, 3), (101, 75, 3)])
-def test_mp4(shape, tmp_path):
+def test_mp4_is_full_size_and_full_rate(shape, tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     frames = list(moving_square(31, shape))
     path = saved(tmp_path / "film.mp4", frames, fps=20)
@@ -316,4 +149,138 @@ def test_mp4(shape, tmp_path):
         assert np.abs(ours[: shape[0], : shape[1]].astype(int) - frame).mean() < 12
     meta = imageio.v3.immeta(path, plugin="FFMPEG")
     assert (meta["fps"], meta["codec"]) == (20, "h264")
-    assert meta["duration"] == pytest.approx(31 / 20, abs=0.05)
+
+
+def test_an_encoder_that_fails_leaves_the_old_film(tmp_path, monkeypatch):
+    class Writer:
+        def __init__(self, *args, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            raise OSError("Broken pipe\n\nFFMPEG COMMAND:\nffmpeg -y")
+
+        def append_data(self, frame):
+            pass
+
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(imageio.v2, "get_writer", Writer)
+    assert "ffmpeg failed" in refusal(saved, path, moving_square(3))
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["film.mp4"]
+
+
+# An environment that is filmed
+
+
+@pytest.fixture
+def film(tmp_path, monkeypatch):
+    """A path; what make() sets for SDL is gone after the test."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "")
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    return tmp_path / "film.gif"
+
+
+def picture(env):
+    """A small frame that tells the step."""
+    return np.full((8, 10, 3), 40 + 10 * env.steps, np.uint8)
+
+
+def filmed(film, library=gym, render=picture, **attributes):
+    walk = class_of(library, render=render, **attributes)
+    return make(registered(library, walk, "Filmed-v0"), record=film)
+
+
+@pytest.mark.parametrize("env_id", PENDULUM)
+def test_a_filmed_pendulum(env_id, film):
+    """In a process without a display."""
+    code = (
+        "from common.tasks.making import make\n"
+        f"env = make({env_id!r}, render=True, record={str(film)!r})\n"
+        "env.reset(seed=1)\n"
+        "for _ in range(200): env.render(); env.step([2.0])\n"
+        "env.close()\n"
+    )
+    for variables in {}, {"DISPLAY": ":9977"}:
+        done = python(code, **variables)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"Saved {film}\n", "")
+    frames = imageio.v3.imread(film, index=None)
+    assert frames.shape == (101, 250, 250, 3) and film.stat().st_size < 1e6
+    assert (frames[:, :10] == 255).all()  # white around a red rod that swings
+    red = (frames[..., 0] > 150) & (frames[..., 1] < 120)
+    assert red.sum(axis=(1, 2)).min() > 500 and (red[1:] != red[:-1]).any()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_each_render_and_the_end_of_the_first_episode(library, film, capsys):
+    env = filmed(film, library)
+    for _ in range(2):  # two episodes of three steps
+        env.reset()
+        for _ in range(3):
+            env.render()
+            env.step([0.0])
+    frames, durations = read(film)
+    assert frames.shape == (4, 8, 10, 3) and frames[:, 0, 0, 0].tolist() == [40, 50, 60, 70]
+    assert durations == [100] * 4
+    film.unlink()
+    env.close()
+    assert capsys.readouterr().out == f"Saved {film}\n" and not film.exists()  # written once
+    assert env.unwrapped.closed
+
+
+@pytest.mark.parametrize("steps", [None, 0, 2])
+def test_an_episode_that_the_loop_cuts_short(steps, film):
+    """Without any episode there is no film."""
+    env = filmed(film, ends_at=99)
+    if steps is not None:
+        env.reset()
+        for _ in range(steps):
+            env.render()
+            env.step([0.0])
+    env.close()
+    assert film.exists() == (steps is not None)
+    assert steps is None or len(read(film)[0]) == steps + 1
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "dummy"), ("offscreen", "offscreen")])
+def test_a_film_opens_no_window(given, expected, film, monkeypatch, capsys):
+    if given:
+        monkeypatch.setenv("SDL_VIDEODRIVER", given)
+    assert filmed(film).unwrapped.render_mode == "rgb_array"
+    assert os.environ["SDL_VIDEODRIVER"] == expected and capsys.readouterr().out == ""
+
+
+def test_an_environment_that_cannot_be_drawn(film, monkeypatch):
+    """One line says so; the old film stays, and the environment is closed."""
+    film.write_text("old")
+
+    class Blind(class_of(gym)):
+        def __init__(self):
+            super().__init__()
+
+    for refuse in (
+        lambda: make(registered(gym, Blind, "Filmed-v0"), record=film),
+        lambda: shown(filmed(film, render=lambda self: None)),
+        lambda: shown(filmed(film, render=lambda self: 1 / 0)),
+    ):
+        message = refusal(refuse)
+        assert message.startswith("--record: Filmed-v0 cannot be drawn (")
+        assert message.endswith("; leave out --record.")
+    assert film.read_text() == "old" and Blind.instances[-1].closed
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    message = refusal(shown, make("Pendulum-v1", record=film))
+    assert "Pendulum-v1 cannot be drawn (DependencyNotInstalled: pygame" in message
+
+
+def shown(env):
+    env.reset()
+    env.render()
+
+
+def test_a_film_that_cannot_be_written(film):
+    film.write_text("a file, no folder")
+    env = filmed(film / "film.gif")
+    env.reset()
+    assert str(film) in refusal(env.close) and env.unwrapped.closed

@@ -2,17 +2,18 @@
 
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.pendulum_optimum import best_episode
-from common import pendulum
-from common.evaluation import TEST_STARTS, VALIDATION_STARTS, optimum
-from common.making import make
+from common.files.names import ROOT
+from common.pendulum import optimum
+from common.pendulum.optimum import best_return
+from common.tasks.making import make
+from common.training.evaluation import TEST_STARTS, VALIDATION_STARTS
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "pendulum_optimum.json"
+FILE = ROOT / "benchmarks" / "pendulum_optimum.json"
 RNG = np.random.default_rng(0)
 
 
@@ -23,7 +24,7 @@ def env():
 
 @pytest.fixture(scope="module")
 def values():
-    return pendulum.value_functions(100, 101, 11)
+    return optimum.value_functions(100, 101, 11)
 
 
 def test_step_is_gyms(env):
@@ -32,7 +33,7 @@ def test_step_is_gyms(env):
         env.unwrapped.state = np.array([angle, speed])
         state, reward, _, _ = env.step([torque])
         torque = float(np.float32(torque))  # what the environment takes
-        expected = pendulum.step(angle, speed, torque)
+        expected = optimum.step(angle, speed, torque)
         np.testing.assert_allclose(env.unwrapped.state, expected[:2], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(reward, expected[2], rtol=1e-6)
         cos, sin = np.cos(expected[0]), np.sin(expected[0])
@@ -40,17 +41,17 @@ def test_step_is_gyms(env):
 
 
 def test_interpolation_is_exact_on_the_grid_and_for_what_is_linear_and_goes_round():
-    angles, speeds = pendulum.grid(60, 41)
+    angles, speeds = optimum.grid(60, 41)
     value = (3 * np.cos(angles) + speeds).astype(np.float32)
     np.testing.assert_allclose(
-        pendulum.interpolate(value, *np.broadcast_arrays(angles, speeds)), value, atol=1e-5
+        optimum.interpolate(value, *np.broadcast_arrays(angles, speeds)), value, atol=1e-5
     )
     angle, speed = RNG.uniform(-20, 20, 500), RNG.uniform(-8, 8, 500)
-    found = pendulum.interpolate(value, angle, speed)
+    found = optimum.interpolate(value, angle, speed)
     bound = 3 * (2 * np.pi / 60) ** 2 / 8  # of linear interpolation, for a curvature of 3
     assert np.abs(found - (3 * np.cos(angle) + speed)).max() < bound + 1e-5
     np.testing.assert_allclose(
-        pendulum.interpolate(value, angle + 2 * np.pi, speed), found, atol=1e-4
+        optimum.interpolate(value, angle + 2 * np.pi, speed), found, atol=1e-4
     )
 
 
@@ -58,28 +59,28 @@ def test_interpolation_is_exact_on_the_grid_and_for_what_is_linear_and_goes_roun
 def test_three_steps_against_every_sequence_of_torques(gamma):
     torques = np.linspace(-2, 2, 9)
     sequences = np.array(list(itertools.product(torques, repeat=3))).T
-    values = pendulum.value_functions(200, 201, len(torques), horizon=3, gamma=gamma)
+    values = optimum.value_functions(200, 201, len(torques), horizon=3, gamma=gamma)
     assert values.shape == (4, 200, 201)
     for start in RNG.uniform([-3.1, -7.5], [3.1, 7.5], (20, 2)):
         angle, speed, total = *start, 0.0
         for t, torque in enumerate(sequences):
-            angle, speed, reward = pendulum.step(angle, speed, torque)
+            angle, speed, reward = optimum.step(angle, speed, torque)
             total = total + gamma**t * reward
-        assert pendulum.interpolate(values[3], *start) == pytest.approx(total.max(), abs=0.01)
+        assert optimum.interpolate(values[3], *start) == pytest.approx(total.max(), abs=0.01)
 
 
 def test_the_greedy_torque_is_the_best_of_those_tried(values):
     angle, speed = RNG.uniform(-np.pi, np.pi, (3, 4)), RNG.uniform(-8, 8, (3, 4))
-    found = pendulum.greedy_torques(values[50], angle, speed, n_torques=5)
+    found = optimum.greedy_torques(values[50], angle, speed, n_torques=5)
     for i in np.ndindex(3, 4):
         worth = []
         for torque in np.linspace(-2, 2, 5):
-            *following, reward = pendulum.step(angle[i], speed[i], torque)
-            worth.append(reward + pendulum.interpolate(values[50], *following))
+            *following, reward = optimum.step(angle[i], speed[i], torque)
+            worth.append(reward + optimum.interpolate(values[50], *following))
         assert found[i] == np.linspace(-2, 2, 5)[np.argmax(worth)]
 
 
-BEST = {seed: optimum("Pendulum-v1", [seed]) for seed in (0, 1, 2, 28, 10_000)}
+BEST = {seed: best_return("Pendulum-v1", [seed]) for seed in (0, 1, 2, 28, 10_000)}
 
 
 def test_the_best_episode_can_be_played_and_is_nearly_as_good_as_the_file_says(env, values):
@@ -87,19 +88,19 @@ def test_the_best_episode_can_be_played_and_is_nearly_as_good_as_the_file_says(e
         env.reset(seed=seed)
         found, torques = best_episode(values, *env.unwrapped.state, width=30)
         played = sum(env.step([torque])[1] for torque in torques)
-        assert len(torques) == pendulum.HORIZON
+        assert len(torques) == optimum.HORIZON
         assert played == pytest.approx(found, abs=1e-6)
         assert played <= best + 0.01  # of a coarse grid and a narrow beam
         assert played > 1.1 * best - 1
 
 
-def test_optimum():
-    assert -133 < optimum("Pendulum-v1", TEST_STARTS) < -131
-    assert optimum("gymnasium:Pendulum-v1", range(2)) == optimum("Pendulum-v1", [0, 1])
-    assert optimum("Pendulum-v1", VALIDATION_STARTS[:100]) < -100
-    assert optimum("Pendulum-v1", VALIDATION_STARTS) is None  # not all of them
-    assert optimum("Pendulum-v1", []) is None
-    assert optimum("Hopper-v4", TEST_STARTS) is None
+def test_best_return():
+    assert -133 < best_return("Pendulum-v1", TEST_STARTS) < -131
+    assert best_return("gymnasium:Pendulum-v1", range(2)) == best_return("Pendulum-v1", [0, 1])
+    assert best_return("Pendulum-v1", VALIDATION_STARTS[:100]) < -100
+    assert best_return("Pendulum-v1", VALIDATION_STARTS) is None  # not all of them
+    assert best_return("Pendulum-v1", []) is None
+    assert best_return("Hopper-v4", TEST_STARTS) is None
 
 
 def test_the_file_says_where_it_comes_from():
@@ -108,7 +109,7 @@ def test_the_file_says_where_it_comes_from():
     assert {"python", "gym", "numpy", "tensorflow"} == report["versions"].keys()
     assert len(report["best_return"]) == 200
     # No row of the table is better than the best, and the last is nearly there.
-    best = optimum("Pendulum-v1", TEST_STARTS)
+    best = best_return("Pendulum-v1", TEST_STARTS)
     means = [row["means"]["beam"][0] for row in report["convergence"]]
     assert max(means) <= best + 1e-3
     assert means[-1] == pytest.approx(best, abs=0.05)

@@ -9,20 +9,22 @@ they may see its two sides. With the seeds chosen, no run takes one closer than 
 """
 
 import copy
-import random
 
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from agents import (
+    ENGINES, SCRIPTS, STATE, act, made, new_agent, running, seed_everything, small_ddpg, update,
+    values,
+)
 from tensorlayer.models import Model
-from test_library import made
 
 import ddpg
 import sac
 import td3
-from common.networks import named_variables
-from common.replay_buffer import ReplayBuffer
+from common.engine.plain import COMPILING
+from common.engine.variables import networks_of, variables_of
 
 STATE_DIM, HIDDEN_DIM, BATCH_SIZE = 3, 8, 16
 CAPACITY, PUSHED = 40, 53  # the ring, and the transitions that went into it
@@ -30,10 +32,18 @@ TOLERANCE = 5e-5  # measured: 1e-6 in weights, 2e-6 in losses, 2e-5 in actions, 
 
 TD3_SETTINGS = {"eval_noise_scale": 0.8, "reward_scale": 2.0, "gamma": 0.8, "soft_tau": 0.05}
 SAC_SETTINGS = {"reward_scale": 2.0, "target_entropy": -0.4, "gamma": 0.8, "soft_tau": 0.05}
-FIXED_ALPHA = {**SAC_SETTINGS, "auto_entropy": False}
+DDPG_CONSTANTS = {"MEMORY_CAPACITY": CAPACITY, "BATCH_SIZE": BATCH_SIZE, "HIDDEN_DIM": HIDDEN_DIM,
+                  "LR_A": 7e-4, "LR_C": 1e-3, "GAMMA": 0.8, "TAU": 0.05, "VAR": 1.5}
 
 VECTOR = {"action_dim": 2, "action_range": [0.7, 1.6]}
 SHARED = {"action_dim": 2, "action_range": 1.3}  # one range for both dimensions
+
+
+@pytest.fixture(autouse=True)
+def constants():
+    with small_ddpg(**DDPG_CONSTANTS):
+        yield
+
 
 # TensorLayer sorts a network's layers by the alphabet; this is their order in reference.py.
 LAYERS = [
@@ -96,24 +106,18 @@ def widen(net, rng, scale=0.4):
         variable.assign(rng.normal(0, scale, variable.shape))
 
 
-def seed_everything(seed):
-    random.seed(seed)
-    np.random.seed(seed)
-    tf.random.set_seed(seed)
-
-
 class Pair:
     """An agent and its reference, with the same weights, transitions and random draws.
 
     A subclass knows the agent:
         build(...) makes it, and notes what each optimizer is for, by name;
         push(...) stores a transition;
-        start(weights) makes the reference, and copies the generators;
+        start(weights) makes the reference;
         act() gives the greedy action in self.state;
-        update_agent(n_updates) and update_reference() learn; the latter, once, returns losses.
+        update_agent(n_updates) learns, and update_reference(), once, which returns losses.
 
     Args:
-        eager: run the updates uncompiled.
+        engine: runs the updates.
         seed: fixes everything.
         action_dim, action_range: of the actions.
         reward: function from a generator to a reward.
@@ -125,7 +129,7 @@ class Pair:
 
     def __init__(
         self,
-        eager=False,
+        engine="eager",
         seed=13,
         action_dim=1,
         action_range=2.0,
@@ -134,13 +138,15 @@ class Pair:
     ):
         seed_everything(seed)
         rng = np.random.default_rng(seed)
+        self.engine = engine
         self.action_dim, self.action_range = action_dim, np.array(action_range)
-        made(self.build, eager=eager, **options)
+        made(self.build, **options)
         self.fill(rng, reward)
         for net in networks(self.agent).values():
             widen(net, rng)
         self.start({name: weights_of(net) for name, net in networks(self.agent).items()})
         self.state = rng.normal(size=STATE_DIM).astype(np.float32)
+        self.random = np.random.RandomState()  # draws once more what the agent has drawn
 
     def fill(self, rng, reward):
         """Push PUSHED transitions, a quarter terminal; keep the columns of what stays."""
@@ -160,10 +166,15 @@ class Pair:
 
     def update(self, n_updates=1):
         """Update both n_updates times, the agent in one call, and compare the last losses."""
-        self.update_agent(n_updates)
+        self.random.set_state(np.random.get_state())
+        with running(self.engine):
+            self.update_agent(n_updates)
         for _ in range(n_updates):
             losses = self.update_reference()
-        self.compare(self.agent.losses, losses, "losses")
+        np.testing.assert_equal(self.random.get_state(), np.random.get_state())
+        ours = self.agent.losses
+        assert ours.keys() == losses.keys()
+        self.compare([ours[name] for name in losses], list(losses.values()), "losses")
 
     def run(self, n_calls, n_updates=1, checks=(1, 2, 10, 25)):
         """Call update() n_calls times, check() after some of the calls and after the last."""
@@ -175,7 +186,8 @@ class Pair:
     def check(self):
         """Compare the greedy action and all that the agent and the reference consist of."""
         expected = self.reference.act(self.state[np.newaxis])
-        self.compare([self.act()], expected, "greedy action")
+        with running(self.engine):
+            self.compare([self.act()], expected, "greedy action")
         for name, net in networks(self.agent).items():
             self.compare(weights_of(net), getattr(self.reference, name).weights, name)
         for name, of in self.optimizers.items():
@@ -198,22 +210,19 @@ class DDPGPair(Pair):
     script = ddpg
     numbers = ("var",)
 
-    def build(self, eager, **options):
-        self.options = {"lr_a": 7e-4, "lr_c": 1e-3, "gamma": 0.8, "tau": 0.05, "var": 1.5}
-        self.options |= options
-        sizes = {"memory_capacity": CAPACITY, "batch_size": BATCH_SIZE, "hidden_dim": HIDDEN_DIM}
-        dims = self.action_dim, STATE_DIM, self.action_range
-        self.agent = ddpg.DDPG(*dims, **self.options, **sizes, eager=eager)
+    def build(self):
+        self.agent = ddpg.DDPG(self.action_dim, STATE_DIM, self.action_range)
         self.push = self.agent.store_transition
         self.optimizers = {"actor_opt": "actor", "critic_opt": "critic"}
 
     def start(self, weights):
-        actor, critic = self.agent.actor_target, self.agent.critic_target
-        targets = actor.trainable_weights + critic.trainable_weights
-        for average, target in zip(self.agent.averages, targets, strict=True):
-            average.assign(target)
-        self.reference = reference.DDPG(weights, self.action_range, **self.options)
-        self.generator = copy.deepcopy(self.agent.generator)
+        agent = self.agent
+        for net, target in ((agent.actor, agent.actor_target), (agent.critic, agent.critic_target)):
+            for weight, moved in zip(net.trainable_weights, target.trainable_weights):
+                agent.ema.average(weight).assign(moved)
+        names = "LR_A", "LR_C", "GAMMA", "TAU", "VAR", "REWARD_SCALE"
+        constants = {name.lower(): getattr(ddpg, name) for name in names}
+        self.reference = reference.DDPG(weights, self.action_range, **constants)
 
     def act(self):
         return self.agent.get_action(self.state, greedy=True)
@@ -222,38 +231,34 @@ class DDPGPair(Pair):
         self.agent.learn(n_updates)
 
     def update_reference(self):
-        indices = self.generator.integers(CAPACITY, size=BATCH_SIZE)
+        indices = self.random.choice(CAPACITY, size=BATCH_SIZE)
         return self.reference.update(*self.batch(indices))
 
 
 class BufferPair(Pair):
     """A pair whose agent learns from a ReplayBuffer, by update(BATCH_SIZE, **settings)."""
 
-    draws = None  # of noise, in each update
-
     def build(self, settings):
         self.settings = settings
-        self.buffer = ReplayBuffer(CAPACITY)
-        self.push = self.buffer.push
-
-    def start(self, noisy_net):
+        self.buffer = self.script.ReplayBuffer(CAPACITY)
         self.batches = copy.deepcopy(self.buffer.generator)
-        self.noise = copy.deepcopy(noisy_net.generator)
+        self.push = self.buffer.push
 
     def update_agent(self, n_updates):
         self.agent.update(BATCH_SIZE, **self.settings, n_updates=n_updates)
 
     def update_reference(self):
         indices = self.batches.choice(CAPACITY, BATCH_SIZE, replace=False, shuffle=False)
-        shape = self.draws, BATCH_SIZE, self.action_dim
-        noise = self.noise.standard_normal(shape, dtype=np.float32).astype(np.float64)
+        noise = [self.random.standard_normal((BATCH_SIZE, self.action_dim)).astype(np.float32)
+                 for _ in range(self.draws())]
+        noise = [np.float64(drawn) for drawn in noise[: self.used]]
         return self.reference.update(*self.batch(indices), *noise, **self.settings)
 
 
 class TD3Pair(BufferPair):
     script = td3
     numbers = ("update_cnt",)
-    draws = 1
+    used = 1
 
     def build(self, policy_loss="q1", settings=TD3_SETTINGS, interval=1, **options):
         super().build(settings)
@@ -266,8 +271,11 @@ class TD3Pair(BufferPair):
         self.of_reference = {"interval": interval, "policy_loss": policy_loss, **rates}
 
     def start(self, weights):
-        super().start(self.agent.target_policy_net)
         self.reference = reference.TD3(weights, self.action_range, **self.of_reference)
+
+    def draws(self):
+        """The policy's step draws noise, too, and takes it times 0."""
+        return 1 if (self.reference.update_cnt + 1) % self.reference.interval else 2
 
     def act(self):
         return self.agent.policy_net.get_action(self.state, 1.0, greedy=True)
@@ -276,7 +284,7 @@ class TD3Pair(BufferPair):
 class SACPair(BufferPair):
     script = sac
     numbers = ("log_alpha", "alpha")
-    draws = 2
+    used = 2
 
     def build(self, policy_loss="q1", settings=SAC_SETTINGS, **options):
         super().build(settings)
@@ -287,20 +295,21 @@ class SACPair(BufferPair):
         bounds = {"log_std_min": -1.5, "log_std_max": -0.3}  # narrow, so that both are met
         vars(self.agent.policy_net).update(bounds)
         self.agent.log_alpha.assign(-0.7)
-        self.agent.alpha.assign(np.exp(-0.7))
+        self.agent.alpha = tf.math.exp(self.agent.log_alpha)
         self.optimizers = {f"soft_q_optimizer{i}": f"soft_q_net{i}" for i in (1, 2)}
         self.optimizers |= {"policy_optimizer": "policy_net", "alpha_optimizer": "log_alpha"}
         self.of_reference = {"log_alpha": -0.7, "policy_loss": policy_loss, **rates, **bounds}
 
     def start(self, weights):
-        super().start(self.agent.policy_net)
         self.reference = reference.SAC(weights, action_range=self.action_range, **self.of_reference)
+
+    def draws(self):
+        return 2
 
     def act(self):
         return self.agent.policy_net.get_action(self.state, greedy=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, options",
     [
@@ -309,51 +318,45 @@ class SACPair(BufferPair):
         (SACPair, {"policy_loss": "min", **VECTOR}),
     ],
 )
-def test_eager_and_compiled_follow_the_reference_and_agree(kind, options):
-    eager, compiled = (kind(eager=eager, **options) for eager in (True, False))
-    assert eager.agent.compiler.eager and not compiled.agent.compiler.eager
-    for pair in (eager, compiled):
-        pair.run(100)
-    variables = [named_variables(pair.agent).values() for pair in (eager, compiled)]
-    for a, b in zip(*variables, strict=True):
-        assert_close([a.numpy()], [b.numpy()], a.name, least_unit=0.01)
+def test_all_engines_follow_the_reference_and_agree(kind, options, capsys):
+    """Over 60 updates: all variables, losses and actions, and one with the other."""
+    pairs = [kind(engine, **options) for engine in ENGINES]
+    for pair in pairs:
+        pair.run(60)
+    fast, *others = [variables_of(pair.agent).values() for pair in pairs]
+    for other in others:
+        for a, b in zip(fast, other, strict=True):
+            assert_close([a.numpy()], [b.numpy()], a.name, least_unit=0.01)
+    assert "slower" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "kind, n_updates, options",
-    [
-        pytest.param(DDPGPair, 2, VECTOR, marks=pytest.mark.slow),
-        (TD3Pair, 3, {"interval": 3}),
-        pytest.param(SACPair, 3, {"settings": FIXED_ALPHA, **SHARED}, marks=pytest.mark.slow),
-    ],
-)
-def test_compiled_updates_follow_the_reference(kind, n_updates, options):
-    kind(**options).run(54 // n_updates, n_updates)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
 @pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
-def test_the_papers_way(monkeypatch, kind, eager):
+def test_the_papers_way_and_several_updates_in_one_call(monkeypatch, kind):
     """Rewards as they are, times a factor; and TD3's target actions within the range."""
+    options = {}
     if kind is DDPGPair:
-        options = {"reward_scale": 0.3}
+        monkeypatch.setattr(ddpg, "REWARD_SCALE", 0.3)
     else:
-        options = {"settings": {**(TD3_SETTINGS if kind is TD3Pair else SAC_SETTINGS)}}
-        options["settings"]["reward_scale"] = 0.3
-        options["standardise_rewards"] = False
+        settings = TD3_SETTINGS if kind is TD3Pair else SAC_SETTINGS
+        options = {"settings": {**settings, "reward_scale": 0.3}, "standardise_rewards": False}
         monkeypatch.setattr(getattr(reference, kind.script.ALG_NAME), "standardises", False)
     if kind is TD3Pair:
-        options["clip_actions"] = True
+        options |= {"clip_actions": True, "interval": 3}
         monkeypatch.setattr(reference.TD3, "clips", True)
-    kind(eager=eager, **VECTOR, **options).run(50)
+    kind("fast", **VECTOR, **options).run(20, n_updates=3)
 
 
-@pytest.mark.parametrize("n_updates", [1, 2, 3])
-@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_sac_with_a_fixed_alpha():
+    """It is 1 after the first update, as printed."""
+    pair = SACPair(settings={**SAC_SETTINGS, "auto_entropy": False}, **SHARED)
+    pair.run(4)
+    assert float(pair.agent.alpha) == 1
+
+
+@pytest.mark.parametrize(("interval", "n_updates"), [(1, 1), (2, 1), (2, 3), (3, 2), (3, 3)])
 def test_td3_delays_policy_and_targets(interval, n_updates):
     """Wherever their turn falls in a call of several updates."""
-    pair = TD3Pair(eager=True, seed=2, interval=interval, **SHARED)
+    pair = TD3Pair(seed=2, interval=interval, **SHARED)
     pair.run(6 // n_updates, n_updates, checks=())
     assert int(pair.agent.policy_optimizer.iterations) == 6 // interval
 
@@ -364,46 +367,48 @@ def test_td3_delays_policy_and_targets(interval, n_updates):
 )
 def test_one_call_of_three_updates_is_three_calls(kind, options):
     """To the last bit where both run eagerly."""
-    together, apart = (kind(eager=True, **options) for _ in range(2))
+    together, apart = (kind(**options) for _ in range(2))
+    seed_everything(1)
     together.run(1, n_updates=3)
-    apart.run(3)
-    variables = [named_variables(pair.agent).values() for pair in (together, apart)]
-    for a, b in zip(*variables, strict=True):
+    seed_everything(1)
+    apart.run(3, checks=())
+    for a, b in zip(*(variables_of(p.agent).values() for p in (together, apart)), strict=True):
         np.testing.assert_array_equal(a, b, a.name)
-    np.testing.assert_array_equal(together.agent.losses, apart.agent.losses)
+    assert together.agent.losses == apart.agent.losses
 
 
 @pytest.mark.parametrize("kind, settings", [(TD3Pair, {"eval_noise_scale": 0.8}), (SACPair, {})])
 def test_update_has_the_defaults_of_the_chapter(kind, settings):
-    kind(eager=True, settings=settings).run(3)
+    kind(settings=settings).run(3)
 
 
 @pytest.mark.parametrize("kind", [TD3Pair, SACPair])
 def test_rewards_as_small_as_the_epsilon_of_their_deviation(kind):
     """The one place where another epsilon than 1e-6 would show."""
-    kind(eager=True, seed=1, reward=lambda rng: rng.normal(0, 1e-6)).run(3)
+    kind(seed=1, reward=lambda rng: rng.normal(0, 1e-6)).run(3)
 
 
 @pytest.mark.parametrize("kind", [TD3Pair, SACPair])
 def test_equal_rewards_are_standardised_to_zero(kind):
     """Not to NaN, E7."""
-    kind(eager=True, reward=lambda rng: -2.0).run(2)
+    kind(reward=lambda rng: -2.0).run(2)
 
 
 def test_ddpg_learns_from_what_is_stored():
     """Before the memory is full, its empty rows are no transitions."""
-    agent = DDPGPair(eager=True).agent
+    agent = DDPGPair().agent
     agent.pointer = 7
     agent.memory[7:] = np.nan
-    for _ in range(3):
-        agent.learn()
-        assert np.isfinite(agent.losses).all()
+    with running("eager"):
+        for _ in range(3):
+            agent.learn()
+            assert np.isfinite(list(agent.losses.values())).all()
 
 
 @pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
 def test_adam_has_the_defaults_of_keras(kind):
     """Gradients as small as its epsilon, of changing sign, and weights that start from 0."""
-    pair = kind(eager=True)
+    pair = kind()
     rng = np.random.default_rng(1)
     for name, of in pair.optimizers.items():
         optimizer, learner = getattr(pair.agent, name), getattr(pair.agent, of)
@@ -431,7 +436,7 @@ def test_adam_has_the_defaults_of_keras(kind):
     ],
 )
 def test_target_updates(kind, net, target):
-    agent = kind(eager=True).agent
+    agent = kind().agent
     net, target = getattr(agent, net), getattr(agent, target)
     before, goal = weights_of(target), weights_of(net)
 
@@ -451,7 +456,8 @@ def test_target_updates(kind, net, target):
 
 def test_first_ema_update_moves_targets_by_tau():
     """It does not make the targets jump onto the networks, E11."""
-    agent = made(ddpg.DDPG, 2, STATE_DIM, 1.0, tau=0.25)
+    with small_ddpg(TAU=0.25):
+        agent = made(ddpg.DDPG, 2, STATE_DIM, 1.0)
     for net, target in ((agent.actor, agent.actor_target), (agent.critic, agent.critic_target)):
         before = weights_of(target)
         widen(net, np.random.default_rng(1))
@@ -474,20 +480,17 @@ def policy(script, seed=0, action_dim=1, action_range=2.0, scale=0.4):
     return net, rng.normal(size=(500, STATE_DIM)).astype(np.float32)
 
 
-class Prescribed:
-    """In a generator's place: the noise is what the test wants it to be."""
-
-    def __init__(self, noise):
-        self.noise = noise
-
-    def standard_normal(self, shape, dtype):
-        assert list(shape) == list(self.noise.shape)
-        return self.noise.astype(dtype)
+def next_noise(shape):
+    """What np.random.standard_normal() will draw next."""
+    state = np.random.get_state()
+    noise = np.random.standard_normal(shape)
+    np.random.set_state(state)
+    return noise
 
 
 def test_td3_noise_is_clipped_at_twice_its_scale():
     net, states = policy(td3, **VECTOR)
-    noise = copy.deepcopy(net.generator).standard_normal((500, 2), dtype=np.float32)
+    noise = next_noise((500, 2))
     added = net.evaluate(states, 0.5).numpy() - net.evaluate(states, 0.0).numpy()
     assert np.abs(added).max() <= 1.0 + 1e-6
     assert (np.abs(noise) > 2).sum() > 20  # there was something to clip
@@ -513,11 +516,11 @@ def test_sac_log_prob_is_the_density_of_a_change_of_variables():
 
 
 @pytest.mark.parametrize("action_range", [0.5, 3.0])
-def test_sac_density_integrates_to_one(action_range):
+def test_sac_density_integrates_to_one(monkeypatch, action_range):
     net, states = policy(sac, action_range=action_range)
     net.log_std_max = -0.3
     z = np.linspace(-7, 7, 4001)[:, np.newaxis]
-    net.generator = Prescribed(z)
+    monkeypatch.setattr(np.random, "standard_normal", lambda shape: z)
     action, log_prob, *_ = (np.float64(x) for x in net.evaluate(np.repeat(states[:1], 4001, 0)))
     density = np.exp(log_prob)
     mass = np.sum(np.diff(action, axis=0) * (density[1:] + density[:-1]) / 2)
@@ -540,7 +543,7 @@ def test_sac_log_prob_where_tanh_saturates(epsilon):
 def test_sac_acts_within_the_range():
     net, states = policy(sac, **VECTOR, scale=1.0)
     mean, log_std = (np.float64(x) for x in net.forward(states))
-    noise = copy.deepcopy(net.generator).standard_normal((500, 2), dtype=np.float32)
+    noise = next_noise((500, 2))
     for greedy, x in ((False, mean + np.exp(log_std) * noise), (True, mean)):
         actions = np.array([net.get_action(state, greedy=greedy) for state in states])
         assert actions.shape == (500, 2)
@@ -550,7 +553,7 @@ def test_sac_acts_within_the_range():
 
 def test_td3_acts_within_the_range_when_greedy():
     net, states = policy(td3, **VECTOR, scale=1.0)
-    noise = copy.deepcopy(net.generator).standard_normal((500, 2), dtype=np.float32)
+    noise = next_noise((500, 2))
     exact = net.forward(states).numpy() * [0.7, 1.6]
     noisy, greedy = (
         np.array([net.get_action(state, 0.5, greedy=greedy) for state in states])
@@ -568,3 +571,40 @@ def test_random_actions_are_uniform(script):
     assert np.abs(shares).max() <= 1
     grid = np.linspace(-1, 1, 4000)[:, np.newaxis]
     assert np.abs(shares - grid).max() < 2 * 1.95 / np.sqrt(4000)  # Kolmogorov-Smirnov, 0.1 %
+
+
+# One seed, one outcome, bit for bit
+
+
+def trained(script, seed):
+    """A short training: (agent, dict of what it did)."""
+    agent = new_agent(script, seed, wide=False)
+    run = {}
+    for i in range(5):
+        update(agent, 3)
+        run |= {f"{name} {i}": value for name, value in agent.losses.items()}
+        run[f"action {i}"] = act(agent, greedy=False)
+        policy = agent if script == "ddpg" else agent.policy_net
+        run[f"random action {i}"] = policy.sample_action()
+    return agent, {**run, **values(agent)}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_one_seed_one_outcome(script, capsys):
+    """Weights, targets, moments, losses and actions of two trainings are equal, every bit."""
+    with small_ddpg():
+        agent, first = trained(script, 5)
+        _, second = trained(script, 5)
+        start = values(new_agent(script, 5, wide=False))
+        other = values(new_agent(script, 6, wide=False))
+        called = {"ddpg": lambda s: agent.actor(s),
+                  "td3": lambda s: 2.0 * agent.policy_net(s),
+                  "sac": lambda s: 2.0 * tf.tanh(agent.policy_net(s)[0])}[script]
+        np.testing.assert_allclose(act(agent), called(np.float32([STATE]))[0], rtol=1e-5)
+    assert {n: np.asarray(v).tobytes() for n, v in first.items()} == {
+        n: np.asarray(v).tobytes() for n, v in second.items()}
+    moved = [np.any(first[name] != value) for name, value in start.items()]
+    assert np.mean(moved) > 0.9  # all but the learning rates
+    weights = next(iter(networks_of(agent)))
+    assert np.any(start[f"{weights}/0"] != other[f"{weights}/0"])
+    assert capsys.readouterr().out.count(COMPILING) == 2

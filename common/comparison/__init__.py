@@ -1,2 +1,2 @@
-"""What compare.py alone needs: runs.py makes one training, pools.py many at a time, here or on a Ray
-cluster, and statistics.py has the numbers, the picture and the tables."""
+"""What compare.py alone needs: runs.py makes trainings, each a process of its own, cluster.py makes
+them on a Ray cluster, statistics.py has the numbers and the tables, picture.py the curves."""

@@ -42,6 +42,7 @@ class compiled:
         functools.update_wrapper(self, method)
         self.method, self.signature = method, inspect.signature(method)
         self.defaults = [p.default for p in self.signature.parameters.values()][1:]
+        self.required = self.defaults.count(inspect.Parameter.empty)
 
     def __set_name__(self, owner, name):
         if not getattr(owner.__setattr__, "notices", False):
@@ -62,11 +63,11 @@ class _Bound:
 
     def __call__(self, *given, **kwargs):
         args = (*given, *self._function.defaults[len(given) :])
-        if kwargs or args[-1] is inspect.Parameter.empty:  # slower than the usual case
+        if kwargs or len(given) < self._function.required:  # slower than the usual case
             bound = self._function.signature.bind(self._part, *given, **kwargs)
             bound.apply_defaults()
             args = bound.args[1:]
-        if type(args[0]) is not np.ndarray and tf.is_tensor(args[0]):  # the latter takes 10 us
+        if args and type(args[0]) is not np.ndarray and tf.is_tensor(args[0]):  # that takes 10 us
             return self._function.method(self._part, *args)
         return self._run([()], args)
 
@@ -152,8 +153,8 @@ class Program:
         return function.get_concrete_function(vector, *self.tensors())
 
     def tensors(self):
-        """The tensors that are attributes of the object now."""
-        return [vars(self.part)[name] for name in self.held]
+        """The tensors that are attributes of the object; a number may have taken their place."""
+        return [tf.convert_to_tensor(vars(self.part)[name], tf.float32) for name in self.held]
 
     def _body(self, vector, *tensors):
         feed = Feed(vector[: self.size], vector[self.size :])
@@ -167,13 +168,16 @@ class Program:
         While they run, `tensors` stand for those that are attributes.
         """
         attributes = vars(self.part)
-        before = {name: attributes[name] for name in self.held}
+        before = dict(attributes)
         attributes.update(zip(self.held, tensors))
         _thread.feed = feed
         try:
             rest = feed.given(self.rest)
             for item in items:
                 results = self.method(self.part, *feed.given(item), *rest)
+            for name in attributes.keys() - set(self.held):
+                if isinstance(attributes[name], tf.Tensor):
+                    raise TypeError(f"{name} is assigned a tensor, so make it one before the call")
             after = [tf.convert_to_tensor(attributes[name], tf.float32) for name in self.held]
             return tf.nest.map_structure(_tensor, results), after
         except Exception as error:

@@ -38,10 +38,7 @@ def load(path, form, next_step):
             header = json.loads(archive["header"].item())
             if header["format"] != form:
                 raise ValueError(f"it has format {header['format']!r:.20}, not {form}")
-            arrays = {name: archive[name] for name in archive.files if name != "header"}
-        if not all(map(is_finite, arrays.values())):
-            raise ValueError("it has values that are not finite")
-        return header, arrays
+            return header, {name: archive[name] for name in archive.files if name != "header"}
     except FileNotFoundError:
         raise
     # A damaged file makes zipfile, zlib, NumPy and json fail in more ways than can be listed.
@@ -51,10 +48,3 @@ def load(path, form, next_step):
             problem = "cannot be read"
         raise UserError(f"{one_line(path)}: {problem} ({one_line(error, 80)}). "
                         f"{next_step}") from error
-
-
-def is_finite(array):
-    """Whether all numbers of an array are finite; of a structured array, those of its fields."""
-    if array.dtype.names:
-        return all(is_finite(array[name]) for name in array.dtype.names)
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())

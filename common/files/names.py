@@ -37,7 +37,7 @@ def task_name(env_id, preset="chapter"):
 
 
 def weights_path(model_dir, algorithm, env_id, preset="chapter"):
-    """Where weights live: `model/TD3_Pendulum-v1/weights.npz`, `model/TD3_Pendulum-v1_paper/...`."""
+    """Where weights live: model/TD3_Pendulum-v1/weights.npz, model/TD3_Pendulum-v1_paper/..."""
     return Path(model_dir) / f"{algorithm.upper()}_{task_name(env_id, preset)}" / "weights.npz"
 
 

@@ -87,9 +87,11 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
         )
     _refuse_other_sizes(path, _shapes(values), _shapes(variables))
     for key, variable in variables.items():
-        if values[key].dtype != variable.numpy().dtype:
-            raise UserError(f"{one_line(path)}: {key} has numbers of {values[key].dtype}. "
-                            f"{_NEXT_STEP}")
+        value = values[key]
+        if value.dtype != variable.numpy().dtype:
+            raise UserError(f"{one_line(path)}: {key} has numbers of {value.dtype}. {_NEXT_STEP}")
+        if not np.isfinite(value).all():
+            raise UserError(f"{one_line(path)}: {key} is not finite. {_NEXT_STEP}")
     for key, variable in variables.items():
         variable.assign(values[key])
 

@@ -7,6 +7,7 @@ import numpy as np
 from common.files.figures import new_figure, save_figure
 from common.files.names import picture_path
 from common.pendulum import optimum
+from common.tasks.making import make
 
 N_ANGLES, N_SPEEDS, N_TORQUES = 200, 201, 21  # a grid that takes a few seconds
 
@@ -22,7 +23,7 @@ def save(agent, settings):
 
     Args:
         agent: has greedy_actions(states), q_values(states, actions), and `q_unit`, what Q sums.
-        settings: what arguments.parse() returned.
+        settings: what flags.parse() returned.
 
     Raises:
         UserError: the file cannot be written.
@@ -42,9 +43,8 @@ def save(agent, settings):
         return optimum.greedy_torques(following, angle, speed, gamma)
 
     value = agent.q_values(states, agent.greedy_actions(states)).reshape(best_value.shape)
-    # Of standardised rewards, nobody knows the scale.
-    standardised = getattr(agent, "standardise_rewards", False)
-    if not standardised:
+    standardised = settings.constants.get("STANDARDISE_REWARDS", False)
+    if not standardised:  # of standardised rewards, nobody knows the scale
         value = value / settings.constants["REWARD_SCALE"]  # in the environment's, as the best
     unit = ("\nstandardised " if standardised else " ") + agent.q_unit
     columns = [  # titles, policy, value, what it is a sum of
@@ -55,7 +55,7 @@ def save(agent, settings):
     beside = picture_path(settings.image_dir, *settings.task)
     file = beside.with_name(f"{beside.stem}_explained.png")
     with new_figure(12, 10.5) as figure:
-        _draw(figure, columns, start(settings), gamma, one_scale=not standardised)
+        draw(figure, columns, start(settings), gamma, one_scale=not standardised)
         save_figure(file, figure)
     print(f"Saved {file}", flush=True)
 
@@ -67,14 +67,12 @@ def _states(angle, speed):
 
 def start(settings):
     """Angle and speed at which the first test episode starts."""
-    from common.tasks.making import make  # late: not before the flags have been read
-
     with contextlib.closing(make(settings.env_id)) as env:
         env.reset(seed=settings.seed)
         return env.unwrapped.state
 
 
-def _episode(policy, angle, speed):
+def episode(policy, angle, speed):
     """Angles, speeds (each 201) and rewards (200) of the policy, a function of a state."""
     states, rewards = [(angle, speed)], []
     for _ in range(optimum.HORIZON):
@@ -84,7 +82,7 @@ def _episode(policy, angle, speed):
     return *np.transpose(states), np.array(rewards)
 
 
-def _draw(figure, columns, start, gamma, one_scale):
+def draw(figure, columns, start, gamma, one_scale):
     """Policies above, values below; the agent's on the left, the best on the right."""
     values = [value for *_, value, _ in columns]
     scale = {"vmin": np.min(values), "vmax": np.max(values)} if one_scale else {}
@@ -92,7 +90,7 @@ def _draw(figure, columns, start, gamma, one_scale):
     angles, speeds = np.broadcast_arrays(*optimum.grid(*values[0].shape))
     for (upper, lower), (above, below, policy, value, unit) in zip(axes.T, columns):
         torque = _heat_map(upper, policy(angles, speeds), cmap="RdBu_r", vmin=-2, vmax=2)
-        *states, rewards = _episode(policy, *start)
+        *states, rewards = episode(policy, *start)
         _trace(upper, *states)
         discounted = gamma ** np.arange(len(rewards)) @ rewards
         _note(upper, f"undiscounted return: {rewards.sum():.1f}\n"

@@ -1,7 +1,7 @@
 """make(): from the name that `--env` gives to an Environment, with a window or a film."""
 
 import contextlib
-import functools
+import difflib
 import importlib
 import io
 import os
@@ -19,9 +19,9 @@ from common.tasks.film import Film
 def make(env_id, render=False, settings=None, record=None):
     """Make the environment that `--env` names.
 
-    env_id: an id of gym or, where gym does not know it, of Gymnasium; `gymnasium:ID` asks
-        for Gymnasium's. `module:ID` first imports the module that registers it, which may
-        lie in the current folder.
+    env_id: an id of gym or, where gym does not know it or cannot make it, of Gymnasium;
+        `gymnasium:ID` asks for Gymnasium's. `module:ID` first imports the module that
+        registers it, which may lie in the current folder.
     render: open a window; where there can be none, say so in one line and play without.
     settings: what flags.parse() returned: whether actions are in [-1, 1]. None: they are not.
     record: str or Path of a .gif or .mp4 file for a film of the first episode: each
@@ -38,25 +38,24 @@ def make(env_id, render=False, settings=None, record=None):
     os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     env_id = present_id(env_id)
     mode = "rgb_array" if record is not None else "human" if render and _is_a_screen() else None
-    another = functools.partial(_another, env_id, settings)
+
+    def another(render=False, record=None):
+        return make(env_id, render, settings, record)
+
     env = _build(env_id, mode)
     film = None if record is None else Film(record, env.metadata.get("render_fps") or 30)
     return Environment(env, env_id, another, film, getattr(settings, "unit_actions", False))
 
 
-def _another(env_id, settings, render=False, record=None):
-    return make(env_id, render, settings, record)
-
-
 def _build(env_id, mode):
-    """The environment of the library that knows it, without the library's own checker."""
-    module, colon, name = env_id.removeprefix("gymnasium:").rpartition(":")
-    error = None
+    """The environment of the first library that can make it, without the library's own checker."""
+    module, _, name = env_id.removeprefix("gymnasium:").rpartition(":")
+    error, known = None, []
     for library in _libraries(env_id, mode):
         if module:
             _import_theirs(module, env_id)
-        known = name in library.envs.registration.registry
-        if error is None or known:  # an unknown one may be an old version: the library says so
+        known += library.registry
+        if name in library.registry:
             try:
                 options = {"render_mode": mode} if mode else {}
                 with warnings.catch_warnings():
@@ -65,31 +64,34 @@ def _build(env_id, mode):
             except (Stopped, KeyboardInterrupt):
                 raise
             except BaseException as raised:
-                error = raised
-        if known:
-            break
-    if mode == "human":
+                error = error or raised
+    if error is None:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {env_id.removesuffix(name)}{near[0]}?" if near else "try Pendulum-v1"
+        raise UserError(f"--env {env_id}: there is no such environment; {hint}")
+    reason = one_line(error, kind=True)
+    if mode:
         env = _build(env_id, None)  # if this fails too, drawing was not the reason
-        print(f"No window can be opened ({one_line(error, kind=True)}): playing on without.")
-        return env
+        if mode == "human":
+            print(f"No window can be opened ({reason}): playing on without.")
+            return env
+        env.close()
+        raise UserError(f"--record: {env_id} cannot be drawn ({reason}); leave out --record.")
     step = _package_to_install(error) or "--verbose shows where"
-    raise UserError(f"--env {env_id}: cannot be made ({one_line(error, kind=True)}); "
-                    f"{step}.") from error
+    raise UserError(f"--env {env_id}: cannot be made ({reason}); {step}.") from error
 
 
 def _libraries(env_id, mode):
     """gym, then Gymnasium, which draws better, too; imported without their notices."""
-    names = ["gym", "gymnasium"]
+    names = ["gymnasium", "gym"] if mode else ["gym", "gymnasium"]
     if env_id.startswith("gymnasium:"):
         names = ["gymnasium"]
-    elif mode:
-        names.reverse()
     for name in names:
         with contextlib.redirect_stderr(io.StringIO()):
             try:
-                library = importlib.import_module(name)
+                library = importlib.import_module(f"{name}.envs.registration")
             except Exception as error:
-                if name == "gym":  # not installed, or too old for this NumPy
+                if name == "gym":  # not installed, or not this NumPy's, or a gym.py of the reader
                     continue
                 raise UserError(f"--env {env_id}: {one_line(error)}; pip install "
                                 "gymnasium.") from error

@@ -47,8 +47,8 @@ def symmetric_space(space, env_id):
 
 def _library_of(space):
     """gym.spaces or gymnasium.spaces, whichever defines `space`; None if neither does."""
-    libraries = filter(None, map(sys.modules.get, ("gym", "gymnasium")))
-    return next((each.spaces for each in libraries if isinstance(space, each.Space)), None)
+    libraries = filter(None, map(sys.modules.get, ("gym.spaces", "gymnasium.spaces")))
+    return next((each for each in libraries if isinstance(space, each.Space)), None)
 
 
 def _unsuitable(env_id, what, space, why):

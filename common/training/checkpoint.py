@@ -5,15 +5,16 @@ run is killed, the old state or the new one is there, whole.
 """
 
 import contextlib
-import json
 import os
 import random
+import weakref
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tensorlayer.models import Model
 
+from common.engine.plain import Programs
 from common.engine.variables import variables_of
 from common.errors import UserError, one_line
 from common.files import arrays
@@ -27,6 +28,9 @@ FREE = {"TRAIN_EPISODES", "TRAIN_STEPS", "TEST_EPISODES", "RENDER", "CHECKPOINT_
 _ANEW = "Train anew, without --resume."
 _HISTORY = "episode_reward", "all_episode_reward"
 _VARIABLES = Model, tf.Variable, tf.optimizers.Optimizer, tf.train.ExponentialMovingAverage
+_ARRAYS = np.ndarray, np.generic, tf.Tensor
+_VALUES = int, float, str, type(None), np.random.Generator, *_ARRAYS
+_UNSEEN = list, dict, set, random.Random, *_VARIABLES  # vars() does not tell what these hold
 _said = set()  # what is not saved
 
 
@@ -34,7 +38,7 @@ def save(path, agent, env, constants, progress, digest):
     """Write everything the training depends on: what vars(agent) holds, and how it came about.
 
     That is: its variables (weights, targets, optimizers' moments, averages); the numbers, texts,
-    arrays, tensors and np.random.Generators among its attributes and those of their objects (a
+    arrays, tensors and np.random.Generators among its attributes and those of its objects (a
     buffer's); the random numbers of the environment, Python and NumPy. An attribute of another
     kind is not saved, and a line says so.
 
@@ -50,22 +54,23 @@ def save(path, agent, env, constants, progress, digest):
         UserError: the file cannot be written, or a value is not finite; the old one is then as it
             was.
     """
-    held, numbers, shapes = {}, {}, {}
+    bad = not_finite(agent)
+    if bad:
+        raise UserError(f"{one_line(path)}: not saved, {bad} is not finite: try smaller learning "
+                        "rates or another --reward-scale")
+    held = {f"variable/{name}": value for name, value in _variables(agent).items()}
+    numbers, shapes = {}, {}
     for place, (holder, name) in _places(agent).items():
         value = vars(holder)[name]
-        if isinstance(value, np.random.Generator):
-            value = {"generator": _as_json(value.bit_generator.state)}
-        if isinstance(value, (np.ndarray, np.generic, tf.Tensor)):
-            value = np.asarray(value)
-            shapes[place] = value.shape
-            held[f"array/{place}"] = value[: _written(value)] if value.ndim else value
+        if isinstance(value, _ARRAYS):
+            array = np.asarray(value)
+            kind = "array" if value is array else "tensor" if tf.is_tensor(value) else "number"
+            shapes[place] = kind, array.shape
+            held[f"array/{place}"] = array[: _written(array)] if array.ndim else array
+        elif isinstance(value, np.random.Generator):
+            numbers[place] = _as_json(value.bit_generator.state)
         else:
             numbers[place] = value
-    held |= {f"variable/{name}": value for name, value in variables(agent).items()}
-    for name, value in held.items():
-        if not arrays.is_finite(value):
-            raise UserError(f"{one_line(path)}: not saved, {name} is not finite: try smaller "
-                            "learning rates or another --reward-scale")
     done = progress.as_dict()
     held |= {f"history/{name}": np.array(done.pop(name)) for name in _HISTORY}
     header = {"format": FORMAT, "constants": dict(constants), "digest": digest, "progress": done,
@@ -98,20 +103,22 @@ def restore(path, agent, env, constants, digest):
     if differing:
         print(f"{one_line(path)} was written by other code or packages "
               f"({one_line(differing)}): going on with the present ones.")
-    assign(agent, {name: held[f"variable/{name}"] for name in own})
+    for name, variable in own.items():
+        variable.assign(held[f"variable/{name}"])
     for place, (holder, name) in places.items():
-        value, present = header["numbers"].get(place), vars(holder)[name]
+        present = vars(holder)[name]
         if isinstance(present, np.random.Generator):
-            present.bit_generator.state = _from_json(value["generator"])
-        elif place not in header["shapes"]:
-            vars(holder)[name] = value
+            present.bit_generator.state = _from_json(header["numbers"][place])
+        elif place in header["numbers"]:
+            vars(holder)[name] = header["numbers"][place]
         else:
+            kind, shape = header["shapes"][place]
             value = held[f"array/{place}"]
-            if value.ndim:
-                whole = np.zeros(header["shapes"][place], value.dtype)
-                whole[: len(value)] = value
-                value = whole
-            vars(holder)[name] = tf.constant(value) if isinstance(present, tf.Tensor) else value
+            if shape:
+                value, written = np.zeros(shape, value.dtype), value
+                value[: len(written)] = written
+            again = {"array": np.asarray, "tensor": tf.constant, "number": lambda array: array[()]}
+            vars(holder)[name] = again[kind](value)
     env.restore_generator(_from_json(header["environment"]))
     version, words, gauss = header["random"]
     random.setstate((version, tuple(words), gauss))
@@ -151,15 +158,26 @@ def set_aside_unfinished(path):
                             "go on with --resume, or give another --model-dir.") from error
 
 
-def variables(agent):
-    """The values of all variables of an agent: dict from a name to each array."""
-    return {name: variable.numpy() for name, variable in variables_of(agent).items()}
-
-
-def assign(agent, values):
-    """Give all variables values, as variables() returns them."""
+@contextlib.contextmanager
+def put_back(agent):
+    """A block after which the agent's variables and tensors are again what they were."""
+    values = _variables(agent)
+    tensors = {name: value for name, value in vars(agent).items() if isinstance(value, tf.Tensor)}
+    yield
     for name, variable in variables_of(agent).items():
         variable.assign(values[name])
+    vars(agent).update(tensors)
+
+
+def not_finite(agent):
+    """The name of a loss or a variable that is no longer finite, or None."""
+    values = {**(agent.losses or {}), **_variables(agent)}
+    return next((name for name, value in values.items() if not np.isfinite(value).all()), None)
+
+
+def _variables(agent):
+    """The values of all variables of an agent: dict from a name to each array."""
+    return {name: variable.numpy() for name, variable in variables_of(agent).items()}
 
 
 def _unused(path):
@@ -191,13 +209,14 @@ def _places(thing, prefix=""):
     found = {}
     for name, value in vars(thing).items():
         place = prefix + name
-        plain = value is None or isinstance(value, (int, float, str, np.ndarray, np.generic,
-                                                    tf.Tensor, np.random.Generator))
-        if name.startswith("_") or name == "losses" or isinstance(value, _VARIABLES):
+        # Losses are of the last update alone; what is compiled is compiled anew.
+        if place == "losses" or isinstance(value, (Programs, weakref.ref)) or (
+                isinstance(value, _VARIABLES) and not prefix):
             continue
-        if plain:
+        pickled = isinstance(value, np.ndarray) and value.dtype.hasobject
+        if isinstance(value, _VALUES) and not pickled:
             found[place] = thing, name
-        elif hasattr(value, "__dict__") and not callable(value):
+        elif hasattr(value, "__dict__") and not (callable(value) or isinstance(value, _UNSEEN)):
             found |= _places(value, f"{place}.")
         elif place not in _said:
             _said.add(place)
@@ -208,14 +227,11 @@ def _places(thing, prefix=""):
 
 def _written(array):
     """How many rows there are before those of zeros at the end, which need not be saved."""
-    rows = array.view(np.uint8).reshape(len(array), -1) if array.flags.c_contiguous else array
-    with contextlib.suppress(ValueError):  # no rows
-        for end in range(len(rows), 0, -100_000):
-            written = np.flatnonzero(rows[max(0, end - 100_000) : end].any(axis=-1))
-            if len(written):
-                return max(0, end - 100_000) + int(written[-1]) + 1
+    used = np.frombuffer(array.tobytes(), np.uint8) != 0
+    if not used.any():
         return 0
-    return len(array)
+    last = used.size - 1 - int(used[::-1].argmax())
+    return last // (array.nbytes // len(array)) + 1
 
 
 def _as_json(state):

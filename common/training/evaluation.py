@@ -4,6 +4,8 @@ import random
 
 import numpy as np
 
+from common.errors import UserError
+
 # Seeds of env.reset(). The results in the README are over the first; what is looked at while
 # training, and to choose the weights that are kept, is over the second.
 TEST_STARTS = range(100)
@@ -40,12 +42,15 @@ class Evaluation:
         Raises:
             UserError: an environment fails, or none can be made.
         """
-        while len(self._envs) < min(self.side_by_side, len(starts)):
-            self._envs.append(self.env.another())
-        before = random.getstate(), np.random.get_state()
-        returns = []
-        for first in range(0, len(starts), self.side_by_side):
-            returns += self._play(agent, starts[first : first + self.side_by_side])
+        before, returns = (random.getstate(), np.random.get_state()), []
+        try:
+            while len(self._envs) < min(self.side_by_side, len(starts)):
+                self._envs.append(self.env.another())
+            for first in range(0, len(starts), self.side_by_side):
+                returns += self._play(agent, starts[first : first + self.side_by_side])
+        except UserError as error:
+            raise UserError(f"an evaluation failed: {error} If only one of these environments can "
+                            "be open at a time, leave out --evaluate-every.") from error
         random.setstate(before[0])
         np.random.set_state(before[1])
         return returns

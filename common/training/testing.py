@@ -9,7 +9,7 @@ from common.pendulum import explain, page
 
 
 @contextlib.contextmanager
-def Testing(agent, env, settings):  # noqa: N802 (it stands where Training does)
+def Testing(agent, env, settings):  # as a class, for it stands where Training does
     """A test, as a `with` block that gives the Environment to play in.
 
     Its render() shows it, or takes a frame of the film. The training's environment is closed

@@ -109,8 +109,8 @@ class Training:
                     raise
         if not done.learned:
             raise UserError(
-                f"no update was made in {done.steps} steps, so nothing is saved: train longer, or "
-                "let learning start earlier, see --help of --learn-after and --batch-size"
+                f"no update was made in {done.steps} steps, so no weights are saved: train longer, "
+                "or let learning start earlier, see --help of --learn-after and --batch-size"
             )
         if done.best:
             self.agent.load()  # the best, for the agent.save() that follows
@@ -143,7 +143,7 @@ class Training:
         done, settings, losses = self.progress, self.settings, self.agent.losses
         done.learned = done.learned or losses is not None
         if losses and not np.isfinite([*losses.values()]).all():
-            raise NotFinite(f"a loss is no longer finite (episode {done.episodes + 1}): try "
+            raise UserError(f"a loss is no longer finite (episode {done.episodes + 1}): try "
                             "smaller learning rates or another --reward-scale")
         reward, steps = self.env.returns[-1], self.env.lengths[-1]
         done.episode_reward.append(reward)
@@ -182,11 +182,11 @@ class Training:
 
     def _test(self):
         """Play the weights that are kept, greedily from the test starts."""
-        done, learning = self.progress, checkpoint.variables(self.agent)
-        if done.best:
-            self.agent.load()
-        done.test_returns = self.evaluation.returns(self.agent, TEST_STARTS)
-        checkpoint.assign(self.agent, learning)  # --resume may go on from here
+        done = self.progress
+        with checkpoint.put_back(self.agent):  # --resume may go on from here
+            if done.best:
+                self.agent.load()
+            done.test_returns = self.evaluation.returns(self.agent, TEST_STARTS)
         print_returns(f"Test | Starts: {len(TEST_STARTS)}", done.test_returns)
 
     def _save_state(self):
@@ -206,32 +206,37 @@ class Training:
         print(f"Saved {self.image}")
 
     def __exit__(self, kind, error, traceback):
+        line = ""
         with self.opened:
-            at_once = kind and issubclass(kind, process.Stopped) and not self.told
-            if error and not at_once:
-                self._save_what_there_is(error)
+            if error is None:
+                process.stop_if_told()  # in the last episode, or after it
+            elif self.told or not isinstance(error, process.Stopped):
+                line = self._save_what_there_is(error)
+        if line:  # below the bar
+            print(line)
 
     def _save_what_there_is(self, error):
-        """The loop has not ended by itself: save what was learned, and say how to go on."""
-        done = self.progress
+        """The loop has not ended by itself: save what was learned; returns how to go on."""
+        done, agent = self.progress, self.agent
         del done.all_episode_reward[done.episodes :]  # an episode that was cut off
-        if isinstance(error, NotFinite) and self.saved:
-            checkpoint.restore(self.state, self.agent, self.env, self.settings.everything,
-                               self.digest)  # what was learned before
-        if done.learned and not done.best and (self.saved or not isinstance(error, NotFinite)):
-            self.agent.save()
-        if done.episode_reward:
-            self.plot(done.all_episode_reward)
+        finite = checkpoint.not_finite(agent) is None
+        if not finite and self.saved:  # what was learned before
+            checkpoint.restore(self.state, agent, self.env, self.settings.everything, self.digest)
+        learned = done.learned or agent.losses is not None
+        if learned and (finite or self.saved):
+            try:
+                if not done.best:  # which are saved
+                    agent.save()
+                if done.episodes:
+                    self.plot(done.all_episode_reward)
+            except UserError as another:
+                print(another)
         going_on = "the same command with --resume goes on"
         if self.told:
-            print(f"Stopped after {done.episodes} of {self.total} episodes: {going_on}.")
-        elif self.saved and not isinstance(error, NotFinite) and not done.finished:
+            return f"Stopped after {done.episodes} of {self.total} episodes: {going_on}."
+        if self.saved and finite and (learned or not done.finished):
             going_on += f" after episode {self.saved}"
-            if isinstance(error, UserError):
-                error.args = (f"{error} ({going_on})",)
-            else:
-                print(f"Stopped in episode {done.episodes + 1}: {going_on}.")
-
-
-class NotFinite(UserError):
-    """What was learned last is not finite."""
+            if not isinstance(error, UserError):
+                return f"Stopped in episode {done.episodes + 1}: {going_on}."
+            error.args = (f"{error} ({going_on})",)
+        return ""

@@ -1,0 +1,281 @@
+"""common/process.py: what a script shows, and what stops it. TensorFlow is a stand-in here."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX's signals and pipes")
+
+# Stand-ins that import at once. {0} is what happens at the end of TensorFlow's import.
+TENSORFLOW = """
+import contextlib, logging, os, types
+with contextlib.suppress(OSError):
+    os.write(2, b"noise of C++\\n")
+constant = float
+errors = types.SimpleNamespace(OpError=ZeroDivisionError)
+def function(f, **options):
+    with contextlib.suppress(OSError):
+        os.write(2, b"noise of XLA\\n")
+    return f
+def get_logger():
+    return logging.getLogger("tensorflow")
+{0}
+"""
+TENSORLAYER = """
+import types
+logging = types.SimpleNamespace(ERROR=40, set_verbosity=lambda level: None)
+"""
+SCRIPT = """
+from common import flags, process
+from common.errors import UserError
+import os, signal, sys, time
+
+ENV_ID = "Pendulum-v1"
+args = flags.parse(globals())
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a script of these lines behind SCRIPT; `ending` ends TensorFlow's import."""
+
+    def start(code, *words, ending="", options=(), shell=None, stdout=subprocess.PIPE,
+              stderr=subprocess.PIPE, **variables):
+        (tmp_path / "tensorflow.py").write_text(TENSORFLOW.format(ending))
+        (tmp_path / "tensorlayer.py").write_text(TENSORLAYER)
+        (tmp_path / "mine.py").write_text(SCRIPT + code, encoding="utf-8")
+        ours = ("PYTHONWARNINGS", "PYTHONDEVMODE", "TF_CPP_MIN_LOG_LEVEL",
+                "PYGAME_HIDE_SUPPORT_PROMPT")
+        env = {key: value for key, value in os.environ.items() if key not in ours}
+        env |= {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"} | variables
+        command = [sys.executable, *options, str(tmp_path / "mine.py"), "--train", *words]
+        if shell:
+            command = ["bash", "-c", shell.format(" ".join(command))]
+        return subprocess.Popen(command, env=env, stdout=stdout, stderr=stderr, text=True,
+                                encoding="utf-8")
+
+    return start
+
+
+@pytest.fixture
+def run(start):
+    """The same to the end: (exit status, stdout, stderr)."""
+
+    def run(*args, **settings):
+        process = start(*args, **settings)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    return run
+
+
+# What is shown
+
+
+@pytest.mark.parametrize(
+    ("code", "ending", "status", "out", "err"),
+    [
+        # only the imports are redirected
+        ("os.write(2, b'C++ later,'); print('me', file=sys.stderr)", "", 0, "",
+         "C\\+\\+ later,me\n"),
+        # a failed import shows what was held back
+        ("", "raise ImportError('the DLL is broken')", 1, "",
+         "noise of C\\+\\+\nTraceback(.|\n)*ImportError: the DLL is broken\n"),
+        ("", "import opencv_is_not_here", 1, "",
+         "mine.py: opencv_is_not_here is not installed, run: pip install -r requirements.txt\n"),
+        ("", "raise SystemExit(130)", 130, "", ""),
+        # no XLA is left to the run
+        ("", "def function(f, **options): return lambda: 1 / 0", 0, "", ""),
+        ("print(os.environ['TF_CPP_MIN_LOG_LEVEL'])", "", 0, "3\n", ""),
+        ("print('PYGAME_HIDE_SUPPORT_PROMPT' in os.environ)", "", 0, "True\n", ""),
+    ],
+)
+def test_what_is_heard_of_the_imports(code, ending, status, out, err, run):
+    found = run(code, ending=ending)
+    assert found[:2] == (status, out) and re.fullmatch(err, found[2])
+
+
+def test_what_is_asked_for_appears(run):
+    assert run("", "--verbose", ending="")[2] == ""  # nothing is imported by us
+    assert "noise of C++" in run("import tensorflow", "--verbose")[2]
+    code = "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    assert run(code, TF_CPP_MIN_LOG_LEVEL="0")[1] == "0\n"
+
+
+WARN = """
+import warnings
+warnings.warn_explicit("is", SyntaxWarning, "/lib/tensorlayer/models/core.py", 1)
+warnings.warn_explicit("is", SyntaxWarning, r"C:\\lib\\tensorlayer\\models\\core.py", 1)
+warnings.warn_explicit("api", UserWarning, "/lib/pkgdata.py", 1, module="pygame.pkgdata")
+warnings.warn_explicit("mine", UserWarning, "/book/pygame_player.py", 1)
+"""
+
+
+def test_only_warnings_of_the_packages_are_ignored(run):
+    err = run(WARN)[2]
+    assert err.count("Warning:") == 1 and "UserWarning: mine" in err
+    assert run(WARN, options=["-W", "always"])[2].count("Warning:") == 4
+
+
+@pytest.mark.slow
+def test_the_packages_themselves_are_silent_unless_asked():
+    """By itself TensorFlow has oneDNN, and says so, on some processors only."""
+    code = (
+        "import sys\nfrom common import process\nprocess.import_quietly('--verbose' in sys.argv)\n"
+        "import tensorflow as tf, tensorlayer as tl\n"
+        "inputs = tl.layers.Input([None, 3])\n"
+        "net = tl.models.Model(inputs, tl.layers.Dense(4, act=tf.nn.relu)(inputs))\n"
+        "update = tf.function(lambda x: tf.reduce_mean(net(x)), jit_compile=True)\n"
+        "net.train()\n"
+        "for size in range(1, 8): update(tf.ones([size, 3]))\n"  # so often makes TensorFlow warn
+    )
+    env = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    env |= {"TF_ENABLE_ONEDNN_OPTS": "1"}
+    quiet, verbose = (
+        subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=env,
+                       capture_output=True, text=True)
+        for words in ([], ["--verbose"])
+    )
+    assert (quiet.stdout, quiet.stderr, quiet.returncode) == ("", "", 0)
+    for part in ("oneDNN", "Compiled cluster using XLA", "WARNING:tensorflow:"):
+        assert part in verbose.stderr
+
+
+# How a script ends
+
+CAUSED = """
+try:
+    [][0]
+except IndexError as error:
+    raise UserError("nothing there:\\n run --train") from error
+"""
+
+
+def test_a_user_error_is_one_line_and_verbose_shows_what_it_came_from(run):
+    assert run(CAUSED) == (1, "", "mine.py: nothing there: run --train\n")
+    status, _, err = run(CAUSED, "--verbose")
+    assert status == 1 and "IndexError: list index out of range" in err
+    assert err.endswith("\nmine.py: nothing there: run --train\n")
+
+
+def test_too_little_memory_names_the_flags(run):
+    status, _, err = run("raise MemoryError('1 TiB')")
+    assert status == 1 and err.startswith("mine.py: the memory is too small (1 TiB): choose a ")
+
+
+def test_any_other_error_has_its_traceback(run):
+    status, _, err = run("raise ValueError('a bug')")
+    assert status == 1 and err.startswith("Traceback") and err.endswith("ValueError: a bug\n")
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 1)])
+def test_a_signal_leaves_through_finally(start, number):
+    process = start("try: print('ready'); time.sleep(60)\nfinally: print('left')\n")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == ("left\n", "")
+    assert process.returncode == 128 + number
+
+
+NOTED = "\nStopping after this episode; a second Ctrl-C stops at once.\n"
+
+
+@posix
+@pytest.mark.parametrize(("second", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_the_first_signal_in_a_training_is_noted_and_the_second_ends_it(run, second, status):
+    code = """
+with process.signals_noted():
+    print("begun")
+    os.kill(os.getpid(), signal.SIGINT)
+    print("played to its end")
+    {}
+    process.stop_if_told()
+    print("never")
+"""
+    assert run(code.format("")) == (130, "begun\nplayed to its end\n", NOTED)
+    code = code.format(f"os.kill(os.getpid(), signal.{second}); print('never')")
+    assert run(code) == (status, "begun\nplayed to its end\n", NOTED)
+
+
+@posix
+def test_a_signal_after_a_training_ends_the_script_at_once(run):
+    code = """
+with process.signals_noted():
+    os.kill(os.getpid(), signal.SIGTERM)
+process.stop_if_told()
+print("trained")
+os.kill(os.getpid(), signal.SIGTERM)
+print("never")
+"""
+    assert run(code) == (143, "trained\n", "")
+
+
+@posix
+def test_where_the_terminal_is_gone_the_episode_is_played_to_its_end(start, tmp_path):
+    code = f"""
+with process.signals_noted():
+    print("begun")
+    with open({str(tmp_path / "saved")!r}, "w") as file:
+        try:
+            while True: process.stop_if_told()
+        except process.Stopped:
+            print("to nobody")
+        file.write("saved")
+    process.stop_if_told()
+"""
+    master, terminal = os.openpty()
+    child = start(code, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    assert os.read(master, 5) == b"begun"
+    os.close(master)
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(30) == 129 and (tmp_path / "saved").read_text() == "saved"
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_an_environment_forks_ends_as_any_process_does(run, number):
+    """With our handlers it would note the signal, and whoever waits for it would hang."""
+    code = f"""
+with process.signals_noted():
+    child = os.fork()
+    if not child:
+        try: time.sleep(30)
+        except KeyboardInterrupt: os._exit(7)
+        os._exit(0)
+    time.sleep(0.1)
+    os.kill(child, {int(number)})
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(status)
+"""
+    assert run(code) == (0, "7\n" if number == signal.SIGINT else "-15\n", "")
+
+
+@posix
+def test_nohup_is_respected(run):
+    code = "os.kill(os.getpid(), signal.SIGHUP); print('goes on')"
+    assert run(code, shell="nohup {}")[:2] == (0, "goes on\n")
+
+
+@posix
+def test_a_closed_pipe_ends_the_run_quietly(run):
+    code = "while True: print('line')\n"
+    assert run(code, shell="{} | head -1; exit ${{PIPESTATUS[0]}}") == (1, "line\n", "")
+
+
+@posix
+@pytest.mark.parametrize(("closed", "out"), [(">&-", ""), (">&- 2>&-", ""), ("2>&-", "runs\n")])
+def test_without_streams_it_runs(run, closed, out):
+    assert run("print('runs')", shell="{} " + closed) == (0, out, "")
+
+
+def test_every_name_can_be_printed(run):
+    code = "print('\u00e9', '\\udcff')"
+    assert run(code, PYTHONIOENCODING="ascii") == (0, "\\xe9 \\udcff\n", "")
