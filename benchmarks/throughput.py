@@ -181,7 +181,7 @@ class Floor(Ours):
         # Noise of zeros: the numbers do not matter, and drawing them is not part of the floor.
         Normal.sample = lambda self, shape: tf.zeros(shape)
         agent = self.agent
-        batches = [tf.nest.map_structure(tf.constant, batch) for batch in self._batches()]
+        batches = [[*map(tf.constant, self._batch())] for _ in range(self.updates)]
         constants = {"ddpg": [], "td3": [0.5, 1.0, 0.9, 0.01],
                      "sac": [1.0, True, -1.0, 0.99, 0.01]}[algorithm]
         # Where the policy has its turn once in several steps, one pass is that many steps.
@@ -204,11 +204,10 @@ class Floor(Ours):
         self.constant = tf.constant
         self.loop(self.constant(1))
 
-    def _batches(self):
+    def _batch(self):
         if self.algorithm == "ddpg":
-            size = self.updates, 1, self.module.BATCH_SIZE  # a batch is one array
-            return self.agent.memory[np.random.choice(WARM_UP, size)]
-        return [self.buffer.sample(self.module.BATCH_SIZE) for _ in range(self.updates)]
+            return (self.agent.memory[np.random.choice(WARM_UP, self.module.BATCH_SIZE)],)
+        return self.buffer.sample(self.module.BATCH_SIZE)
 
     def run(self, n):
         passes = self.constant(n // self.period)

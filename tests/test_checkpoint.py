@@ -312,7 +312,7 @@ def starts(line, episodes):
     return process
 
 
-def dies_anywhere(line, where):
+def dies_anywhere(line):
     process = starts(line, 8)
     time.sleep(random.uniform(0.0, 0.3))
     process.kill()
@@ -354,7 +354,7 @@ def test_whatever_stops_it_it_ends_as_if_nothing_had(script, in_a_save, told, tm
     saved = dies_in_a_save(line, in_a_save)
     state = next(broken.glob("model/*/training.npz"))
     assert checkpoint.progress_in(state).episodes == saved
-    dies_anywhere([*line, "--resume"], None)
+    dies_anywhere([*line, "--resume"])
     assert checkpoint.progress_in(state).episodes >= 7
     saved = is_told_to_stop([*line, "--resume"], told)
     status, out, err = run(script, *flags, "--resume", folder=broken)

@@ -1,14 +1,12 @@
 """What the three scripts keep of the chapter: every name on the printed page, doing the same.
 
 The chapter stands here once, as a table: its code with all bodies left out, and the constants
-that its authors published with it. Each is in the file, with the same parameters and defaults;
-parameters of ours may stand behind the chapter's. That they stand in the order of the page is
-checked by docs/check.py.
+that its authors published with it. Each is in the file, in the order of the page, with the same
+parameters and defaults; parameters of ours may stand behind the chapter's.
 """
 
 import ast
 import inspect
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +14,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorlayer as tl
+from agents import SCRIPTS, made, small_ddpg
 
 import ddpg
 import sac
 import td3
-from common.constants import read
-from common.replay_buffer import ReplayBuffer
+from common.flags import Command
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = {"ddpg": ddpg, "td3": td3, "sac": sac}
 STATE_DIM, ACTION_DIM, HIDDEN_DIM = 4, 2, 6
 
 
@@ -55,8 +52,8 @@ CHAPTER = {
         code="""
 class DDPG:
     def __init__(self, action_dim, state_dim, action_range):
-        def get_actor(input_state_shape, name=''): ...
-        def get_critic(input_state_shape, input_action_shape, name=''): ...
+        def get_actor(input_state_shape): ...  # printed with a name, which nothing needs
+        def get_critic(input_state_shape, input_action_shape): ...
         def copy_para(from_model, to_model): ...
     def ema_update(self): ...
     def get_action(self, s, greedy=False): ...
@@ -230,14 +227,17 @@ def test_parameters(script, name):
     assert all(default is not inspect.Parameter.empty for _, default in ours)
 
 
-def test_one_ring_for_both():
-    assert td3.ReplayBuffer is sac.ReplayBuffer is ReplayBuffer
+@pytest.mark.parametrize("script", CHAPTER)
+def test_order(script):
+    """Classes, methods and functions stand as on the page; ours stand among them."""
+    expected, found = list(printed(script)), list(every_definition(tree(script)))
+    assert [name for name in found if name in expected] == expected
 
 
 @pytest.mark.parametrize("script", CHAPTER)
 def test_constants(script):
     """The published values, above the line that makes flags of them."""
-    written = {constant.name: constant.value for constant in read(ROOT / f"{script}.py")[2]}
+    written = Command(ROOT / f"{script}.py").settings().constants
     for name, value in CHAPTER[script].constants.items():
         for found in (written[name], getattr(SCRIPTS[script], name)):
             assert (name, found, type(found)) == (name, value, type(value))
@@ -277,13 +277,13 @@ def test_arguments_in_the_order_of_the_parameters(script):
     both = [(agent_class, calls(main_part(script), script.upper()))]
     if script != "ddpg":
         both.append((agent_class.update, calls(main_part(script), "update")))
-    for function, made in both:
-        assert len(made) == 1
+    for function, given in both:
+        assert len(given) == 1
         names = [name for name in inspect.signature(function).parameters if name != "self"]
-        arguments = [ast.unparse(argument).lower() for argument in made[0].args]
+        arguments = [ast.unparse(argument).lower() for argument in given[0].args]
         special = {"-1.0 * action_dim": "target_entropy"}
         assert [special.get(a, a) for a in arguments] == names[: len(arguments)]
-        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in made[0].keywords}
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in given[0].keywords}
         assert keywords == ({} if function is agent_class else {"n_updates": "UPDATE_ITR"})
 
 
@@ -295,20 +295,16 @@ def agents():
     """(first, second): two dicts of new agents, one of each kind."""
 
     def make():
-        ring = ReplayBuffer(10)
-        sizes = STATE_DIM, ACTION_DIM, ring, HIDDEN_DIM
-        return {
-            "ddpg": ddpg.DDPG(ACTION_DIM, STATE_DIM, np.float32([2.0, 3.0]),
-                              memory_capacity=10, hidden_dim=HIDDEN_DIM),
-            "td3": td3.TD3(*sizes, np.float32([2.0, 3.0])),
-            "sac": sac.SAC(*sizes, np.float32([2.0, 3.0])),
-        }
+        action_range = np.float32([2.0, 3.0])
+        found = {"ddpg": ddpg.DDPG(ACTION_DIM, STATE_DIM, action_range)}
+        for script in ("td3", "sac"):
+            kind, ring = getattr(SCRIPTS[script], script.upper()), SCRIPTS[script].ReplayBuffer(10)
+            found[script] = kind(STATE_DIM, ACTION_DIM, ring, HIDDEN_DIM, action_range)
+        return found
 
-    # In a thread, whose call stack is short: for each layer, TensorLayer reads the source of
-    # every function on the stack, and under pytest these are many.
-    with ThreadPoolExecutor() as executor:
-        tf.random.set_seed(0)
-        return [executor.submit(make).result() for _ in range(2)]
+    tf.random.set_seed(0)
+    with small_ddpg(MEMORY_CAPACITY=10, HIDDEN_DIM=HIDDEN_DIM):
+        return [made(make), made(make)]
 
 
 @pytest.fixture
@@ -331,19 +327,17 @@ def random_inputs(*dims, n=5):
 
 @pytest.mark.parametrize("script", CHAPTER)
 def test_two_agents_in_one_process(agents, script):
-    """Of the same kind; they share neither weights nor names, and learn apart."""
+    """Of the same kind: they share no weights."""
     first, second = (pair[script] for pair in agents)
     for name, net in networks(first).items():
         other = networks(second)[name]
-        assert net.name != other.name
         shared = {id(w) for w in net.all_weights} & {id(w) for w in other.all_weights}
         assert not shared
-    names = [net.name for pair in agents for net in networks(pair[script]).values()]
-    assert len(set(names)) == len(names)
 
 
-def test_ring_attributes():
-    ring = td3.ReplayBuffer(5)
+@pytest.mark.parametrize("script", ["td3", "sac"])
+def test_ring_attributes(script):
+    ring = SCRIPTS[script].ReplayBuffer(5)
     assert (ring.capacity, ring.position, len(ring)) == (5, 0, 0)
 
 
@@ -361,7 +355,7 @@ def test_ddpg_starts_with(agents):
 def test_td3_starts_with(agents):
     agent = agents[0]["td3"]
     assert (agent.update_cnt, agent.policy_target_update_interval) == (0, 1)
-    assert isinstance(agent.replay_buffer, ReplayBuffer)
+    assert isinstance(agent.replay_buffer, td3.ReplayBuffer)
 
 
 def test_sac_starts_with(agents):
@@ -372,7 +366,7 @@ def test_sac_starts_with(agents):
     assert agent.log_alpha.dtype == tf.float32
     assert (agent.log_alpha.shape, float(agent.log_alpha)) == ((), 0.0)
     assert float(agent.alpha) == 1.0
-    assert isinstance(agent.replay_buffer, ReplayBuffer)
+    assert isinstance(agent.replay_buffer, sac.ReplayBuffer)
 
 
 @pytest.mark.parametrize(
@@ -407,15 +401,13 @@ def test_each_learning_rate_reaches_its_optimizer():
     def rates(agent, *names):
         return [round(float(getattr(agent, name).learning_rate), 6) for name in names]
 
-    with ThreadPoolExecutor() as executor:
-        sizes = STATE_DIM, ACTION_DIM, None, HIDDEN_DIM, 1.0
-        agent = executor.submit(td3.TD3, *sizes, 7, 0.1, 0.2).result()
-        names = "q_optimizer1", "q_optimizer2", "policy_optimizer"
-        assert rates(agent, *names) == [0.1, 0.1, 0.2]
-        assert agent.policy_target_update_interval == 7
-        agent = executor.submit(sac.SAC, *sizes, 0.1, 0.2, 0.3).result()
-        names = "soft_q_optimizer1", "soft_q_optimizer2", "policy_optimizer", "alpha_optimizer"
-        assert rates(agent, *names) == [0.1, 0.1, 0.2, 0.3]
+    sizes = STATE_DIM, ACTION_DIM, None, HIDDEN_DIM, 1.0
+    agent = made(td3.TD3, *sizes, 7, 0.1, 0.2)
+    assert rates(agent, "q_optimizer1", "q_optimizer2", "policy_optimizer") == [0.1, 0.1, 0.2]
+    assert agent.policy_target_update_interval == 7
+    agent = made(sac.SAC, *sizes, 0.1, 0.2, 0.3)
+    names = "soft_q_optimizer1", "soft_q_optimizer2", "policy_optimizer", "alpha_optimizer"
+    assert rates(agent, *names) == [0.1, 0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(
@@ -512,13 +504,11 @@ def test_layers(agent, script):
 
 
 def test_static_api(agents):
-    """DDPG's networks are plain Models of inputs and outputs, named as in the chapter."""
+    """DDPG's networks are plain Models of inputs and outputs, with layers as in the chapter."""
     agent = agents[0]["ddpg"]
     for name, net in networks(agent).items():
         assert type(net) is tl.models.Model
         assert net.outputs is not None
-        assert net.name.startswith({"a": "Actor", "c": "Critic"}[name[0]])
-        assert ("_target" in net.name) == ("_target" in name)
     kinds = [type(layer).__name__ for layer in agent.actor.all_layers]
     assert kinds == ["_InputLayer", "Dense", "Dense", "Dense", "Lambda"]
     assert [layer.name for layer in agent.actor.all_layers][:-1] == ["A_input", *ACTOR]
@@ -624,9 +614,7 @@ def test_sac_policy_computes(wide, script):
 
 
 def test_bounds_of_log_std_are_parameters():
-    with ThreadPoolExecutor() as executor:
-        arguments = 2, 1, 3, 1.0, 3e-3, -1.5, 0.5
-        net = executor.submit(sac.PolicyNetwork, *arguments).result()
+    net = made(sac.PolicyNetwork, 2, 1, 3, 1.0, 3e-3, -1.5, 0.5)
     for bias, bound in ((100.0, 0.5), (-100.0, -1.5)):
         net.log_std_linear.b.assign([bias])
         assert net.forward(np.zeros((1, 2), np.float32))[1].numpy().item() == bound
@@ -668,17 +656,10 @@ def all_different(arrays):
     return len({(a.shape, a.tobytes()) for a in arrays}) == len(arrays)
 
 
-@pytest.fixture(scope="module")
-def large():
-    """make(class, ...) -> a network or agent with many weights."""
-    with ThreadPoolExecutor() as executor:
-        yield lambda kind, *args, **kwargs: executor.submit(kind, *args, **kwargs).result()
-
-
-def test_ddpg_initial_weights(large):
+def test_ddpg_initial_weights():
     """Weights from N(0, 0.3), biases 0.1."""
     tf.random.set_seed(1)
-    agent = large(ddpg.DDPG, 8, 8, 1.0, memory_capacity=2, hidden_dim=64)
+    agent = made(ddpg.DDPG, 8, 8, 1.0)
     found = [*agent.actor.all_layers, *agent.critic.all_layers]
     found = [layer for layer in found if layer.all_weights]
     for layer in found:
@@ -689,10 +670,10 @@ def test_ddpg_initial_weights(large):
 
 @pytest.mark.parametrize("q_class", [td3.QNetwork, sac.SoftQNetwork])
 @pytest.mark.parametrize("init_w", [3e-3, 0.5])
-def test_q_initial_weights(large, q_class, init_w):
+def test_q_initial_weights(q_class, init_w):
     """Weights from U(-init_w, init_w), which is 3e-3 unless given."""
     tf.random.set_seed(2)
-    net = large(q_class, 12, 4, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
+    net = made(q_class, 12, 4, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
     for layer in (net.linear1, net.linear2, net.linear3):
         assert_uniform(layer.W.numpy(), init_w)
         np.testing.assert_array_equal(layer.b.numpy(), 0)
@@ -700,10 +681,10 @@ def test_q_initial_weights(large, q_class, init_w):
 
 
 @pytest.mark.parametrize("init_w", [3e-3, 0.5])
-def test_td3_policy_initial_weights(large, init_w):
+def test_td3_policy_initial_weights(init_w):
     """As the Q networks', the output's biases too."""
     tf.random.set_seed(3)
-    net = large(td3.PolicyNetwork, 16, 64, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
+    net = made(td3.PolicyNetwork, 16, 64, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
     found = [net.linear1, net.linear2, net.linear3, net.output_linear]
     for layer in found:
         assert_uniform(layer.W.numpy(), init_w)
@@ -715,10 +696,10 @@ def test_td3_policy_initial_weights(large, init_w):
 
 
 @pytest.mark.parametrize("init_w", [3e-3, 0.5])
-def test_sac_policy_initial_weights(large, init_w):
+def test_sac_policy_initial_weights(init_w):
     """Weights Glorot-normal, of each layer its own; the heads' biases from U(-init_w, init_w)."""
     tf.keras.utils.set_random_seed(4)
-    net = large(sac.PolicyNetwork, 64, 64, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
+    net = made(sac.PolicyNetwork, 64, 64, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
     found = [net.linear1, net.linear2, net.linear3, net.mean_linear, net.log_std_linear]
     for layer in found:
         assert_glorot(layer.W.numpy())

@@ -1,12 +1,14 @@
-"""ddpg.py: Ornstein-Uhlenbeck noise, and how DDPG explores with it or with Gaussian noise."""
-
-from concurrent.futures import ThreadPoolExecutor
+"""common/noise.py: Normal, and Ornstein and Uhlenbeck's; how DDPG explores with noise."""
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from agents import ENGINES, made, running, small_ddpg
+from tensorflow_probability import distributions
 
 import ddpg
-from ddpg import OrnsteinUhlenbeck
+from common.engine.plain import compiled
+from common.noise import Normal, OrnsteinUhlenbeck
 
 MANY = 100_000  # dimensions: as many independent paths at once
 SIGMAS = 5  # tolerance in standard errors; the seeds are fixed, so the outcome is too
@@ -19,14 +21,19 @@ PROCESSES = [
 ]
 
 
-class Scripted:
-    """A generator whose "noise" is the given constant."""
+@pytest.fixture(autouse=True)
+def seed():
+    np.random.seed(1)
 
-    def __init__(self, value):
-        self.value = value
 
-    def standard_normal(self, size):
-        return np.full(size, float(self.value))
+@pytest.fixture
+def scripted(monkeypatch):
+    """scripted(number): from now on, that is all the "noise"."""
+
+    def script(number):
+        monkeypatch.setattr(np.random, "standard_normal", lambda size: np.full(size, float(number)))
+
+    return script
 
 
 def path(process, steps):
@@ -54,8 +61,9 @@ def assert_variance(values, expected):
 
 
 @pytest.mark.parametrize("kwargs", PROCESSES)
-def test_mean_decays_exponentially(kwargs):
-    process = OrnsteinUhlenbeck(2, generator=Scripted(0), **kwargs)
+def test_mean_decays_exponentially(scripted, kwargs):
+    scripted(0)
+    process = OrnsteinUhlenbeck(2, **kwargs)
     process.x = np.array([3.0, -7.0])
     mu, times = kwargs["mu"], kwargs["dt"] * np.arange(1, 6)[:, None]
     expected = mu + np.array([3.0 - mu, -7.0 - mu]) * np.exp(-kwargs["theta"] * times)
@@ -63,29 +71,11 @@ def test_mean_decays_exponentially(kwargs):
 
 
 @pytest.mark.parametrize("kwargs", PROCESSES)
-def test_deviation_of_one_step(kwargs):
-    process = OrnsteinUhlenbeck(3, generator=Scripted(1), **kwargs)
+def test_deviation_of_one_step(scripted, kwargs):
+    scripted(1)
+    process = OrnsteinUhlenbeck(3, **kwargs)
     variance = variance_of_step(kwargs["theta"], kwargs["sigma"], kwargs["dt"])
     np.testing.assert_allclose((process.sample() - kwargs["mu"]) ** 2, variance, rtol=1e-9)
-
-
-@pytest.mark.parametrize("kwargs", PROCESSES)
-@pytest.mark.parametrize("halvings", [1, 2])
-def test_smaller_steps_have_the_same_law(kwargs, halvings):
-    """Steps of dt / 2 or dt / 4 lead to the same mean and variance at the same time."""
-    n = 2**halvings
-    kwargs = {**kwargs, "dt": kwargs["dt"] / n}
-    process = OrnsteinUhlenbeck(1, generator=Scripted(0), **kwargs)
-    process.x = np.array([3.0])
-    decay = ((path(process, n)[-1] - kwargs["mu"]) / (3.0 - kwargs["mu"])).item()
-    process = OrnsteinUhlenbeck(1, generator=Scripted(1), **kwargs)
-    step = (process.sample() - kwargs["mu"]).item()
-    variance = sum(step**2 * decay ** (2 * k / n) for k in range(n))
-
-    whole = kwargs["theta"] * kwargs["dt"] * n
-    assert decay == pytest.approx(np.exp(-whole), rel=1e-12)
-    expected = variance_of_step(kwargs["theta"], kwargs["sigma"], kwargs["dt"] * n)
-    assert variance == pytest.approx(expected, rel=1e-9)
 
 
 # --- statistics over many paths
@@ -94,7 +84,7 @@ def test_smaller_steps_have_the_same_law(kwargs, halvings):
 @pytest.mark.parametrize("kwargs", PROCESSES)
 def test_transition_is_normal(kwargs):
     """Mean, variance, skewness and kurtosis of X(t + dt) where X(t) is known."""
-    process = OrnsteinUhlenbeck(MANY, generator=np.random.default_rng(1), **kwargs)
+    process = OrnsteinUhlenbeck(MANY, **kwargs)
     process.x = np.full(MANY, 3.0)
     x = process.sample()
     theta, sigma, mu, dt = (kwargs[name] for name in ("theta", "sigma", "mu", "dt"))
@@ -110,42 +100,31 @@ def test_transition_is_normal(kwargs):
 @pytest.mark.parametrize("dt", [1.0, 0.3])
 def test_default_sigma_makes_the_stationary_variance_one(theta, dt):
     """From the mean, the variance grows as 1 - exp(-2 theta t), to 1 and no further."""
-    process = OrnsteinUhlenbeck(MANY, theta, dt=dt, generator=np.random.default_rng(2))
+    process = OrnsteinUhlenbeck(MANY, theta, dt=dt)
     for steps in (1, 4, 20):
         process.reset()
         x = path(process, steps)[-1]
         assert_mean(x, 0.0, 1.0)
         assert_variance(x, 1 - np.exp(-2 * theta * dt * steps))
-    process.x = np.random.default_rng(3).standard_normal(MANY)  # stationary already
-    assert_variance(path(process, 5)[-1], 1.0)
-
-
-@pytest.mark.parametrize("sigma", [0.3, 1.7])
-def test_stationary_variance_of_a_given_sigma(sigma):
-    """sigma^2 / (2 theta), around mu."""
-    process = OrnsteinUhlenbeck(MANY, 0.5, sigma, mu=-2.0, generator=np.random.default_rng(4))
-    x = path(process, 40)[-1]
-    assert_mean(x, -2.0, sigma**2)
-    assert_variance(x, sigma**2)
 
 
 @pytest.mark.parametrize("lag", [1, 2, 7])
 def test_autocorrelation_decays_exponentially(lag):
     """exp(-theta k dt) after k steps: along one path as well as over all."""
     theta, dt = 0.15, 0.8
-    process = OrnsteinUhlenbeck(MANY, theta, dt=dt, generator=np.random.default_rng(5))
-    process.x = np.random.default_rng(6).standard_normal(MANY)
+    process = OrnsteinUhlenbeck(MANY, theta, dt=dt)
+    process.x = np.random.standard_normal(MANY)
     before, after = process.x.copy(), path(process, lag)[-1]
     expected = np.exp(-theta * lag * dt)
     assert np.corrcoef(before, after)[0, 1] == pytest.approx(expected, abs=SIGMAS / np.sqrt(MANY))
 
-    process = OrnsteinUhlenbeck(1, theta, dt=dt, generator=np.random.default_rng(7))
+    process = OrnsteinUhlenbeck(1, theta, dt=dt)
     x = path(process, 60_000)[100:, 0]
     assert np.corrcoef(x[:-lag], x[lag:])[0, 1] == pytest.approx(expected, abs=0.03)
 
 
 def test_dimensions_are_independent():
-    process = OrnsteinUhlenbeck(4, 1.0, generator=np.random.default_rng(8))
+    process = OrnsteinUhlenbeck(4, 1.0)
     x = path(process, 40_000)
     assert np.std(x[0]) > 0
     matrix = np.corrcoef(x.T)
@@ -157,7 +136,7 @@ def test_dimensions_are_independent():
 
 @pytest.mark.parametrize("mu", [0, 0.0, 1.5, np.array([1.0, -2.0, 0.5])])
 def test_starts_and_restarts_from_the_mean(mu):
-    process = OrnsteinUhlenbeck(3, mu=mu, generator=np.random.default_rng(0))
+    process = OrnsteinUhlenbeck(3, mu=mu)
     np.testing.assert_array_equal(process.x, np.broadcast_to(mu, 3))
     path(process, 5)
     assert np.all(process.x != mu)
@@ -167,30 +146,78 @@ def test_starts_and_restarts_from_the_mean(mu):
 
 def test_the_seed_fixes_the_path():
     """reset() does not: the numbers go on, or each episode would explore alike."""
-    first, again, other = (
-        OrnsteinUhlenbeck(2, generator=np.random.default_rng(seed)) for seed in (1, 1, 2)
-    )
-    expected = path(first, 10)
-    assert expected.shape == (10, 2)
-    np.testing.assert_array_equal(path(again, 10), expected)
-    assert np.all(path(other, 10) != expected)
-    again.reset()
-    assert np.all(path(again, 10) != expected)
-
-
-def test_generators_of_its_own():
-    """Without a generator, two processes do not follow each other."""
-    one, other = OrnsteinUhlenbeck(3), OrnsteinUhlenbeck(3)
-    assert np.all(path(one, 3) != path(other, 3))
+    process = OrnsteinUhlenbeck(2)
+    first = path(process, 10)
+    process.reset()
+    assert np.all(path(process, 10) != first)
+    np.random.seed(1)
+    np.testing.assert_array_equal(path(OrnsteinUhlenbeck(2), 10), first)
 
 
 def test_a_sample_is_not_changed_by_the_next():
-    process = OrnsteinUhlenbeck(2, generator=np.random.default_rng(0))
+    process = OrnsteinUhlenbeck(2)
     first = process.sample()
     before = first.copy()
     process.sample()
     process.reset()
     np.testing.assert_array_equal(first, before)
+
+
+# --- Normal
+
+
+SCALES = {
+    "numbers": (0, 1),
+    "tensors": (np.float32([1.0, -2.0, 0.5]), np.float32([0.1, 2.0, 1.0])),
+    "broadcast": (np.float32([[1.0], [5.0]]), np.float32([0.1, 2.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", [(), [2], tf.TensorShape([4, 3])], ids=str)
+@pytest.mark.parametrize("scales", SCALES)
+def test_samples(scales, shape, engine):
+    """Of tfp's shapes, in float32, from NumPy's generator; the same whichever engine runs."""
+    loc, scale = map(tf.constant, SCALES[scales]) if scales != "numbers" else SCALES[scales]
+
+    def lines(agent, row):
+        return Normal(loc, scale).sample(shape), row
+
+    theirs = distributions.Normal(tf.cast(loc, tf.float32), scale).sample(shape)
+    with running(engine):
+        for seed in (1, 2, 1):
+            np.random.seed(seed)
+            found, _ = compiled(lines)(Holder(), [0.0])
+            following = np.random.standard_normal()
+            np.random.seed(seed)
+            expected = loc + scale * np.random.standard_normal(theirs.shape)
+            assert (found.shape, found.dtype) == (theirs.shape, np.float32)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+            assert np.random.standard_normal() == following  # no more was drawn
+
+
+class Holder:
+    """What a compiled method is of."""
+
+
+def test_samples_are_normal():
+    x = Normal(3.0, 0.5).sample([MANY]).numpy()
+    assert_mean(x, 3.0, 0.25)
+    assert_variance(x, 0.25)
+
+
+@pytest.mark.parametrize("scales", SCALES)
+def test_log_prob(scales):
+    """tfp's, with its gradient, by which SAC's policy learns."""
+    loc, scale = (tf.constant(number, tf.float32) for number in SCALES[scales])
+    value = tf.constant([[0.3, -1.0, 2.5], [7.0, 0.0, 1.0]])
+    expected = -0.5 * ((value - loc) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+    with tf.GradientTape() as tape:
+        tape.watch(loc)
+        found = Normal(loc, scale).log_prob(value)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    slope = tf.broadcast_to((value - loc) / scale**2, value.shape).numpy()
+    np.testing.assert_allclose(np.sum(tape.gradient(found, loc)), slope.sum(), rtol=1e-5)
 
 
 # --- DDPG.get_action
@@ -203,22 +230,18 @@ STATE = np.zeros(3, np.float32)
 def agent():
     """make(action_dim, action_range, ...) -> a DDPG that is nothing but its exploration."""
 
-    def make(action_dim=2, action_range=2.0, noise="gaussian", var=2.0, seed=0, center=0.0, **more):
-        options = {"noise": noise, "var": var, "memory_capacity": 4, "hidden_dim": 2, **more}
-        np.random.seed(seed)
+    def make(action_dim=2, action_range=2.0, noise="gaussian", var=2.0, center=0.0, theta=0.15):
         action_range = np.broadcast_to(np.float32(action_range), action_dim)
-        # In a thread, whose call stack is short: for each layer, TensorLayer reads the source
-        # of every function on the stack, and under pytest these are many.
-        with ThreadPoolExecutor() as executor:
-            made = executor.submit(ddpg.DDPG, action_dim, 3, action_range, eager=True, **options)
-            agent = made.result()
+        with small_ddpg(MEMORY_CAPACITY=1, HIDDEN_DIM=2, VAR=var, OU_THETA=theta):
+            agent = made(ddpg.DDPG, action_dim, 3, action_range, noise)
         *_, bias = agent.actor.trainable_weights
         for variable in agent.actor.trainable_weights:
             variable.assign(np.zeros(variable.shape))
         bias.assign(np.full(bias.shape, np.arctanh(center / action_range)))
         return agent
 
-    return make
+    with running("eager"):
+        yield make
 
 
 def test_gaussian_is_the_default():
@@ -250,8 +273,8 @@ def test_gaussian_noise(agent, var, center):
 @pytest.mark.parametrize("theta", [0.15, 0.7])
 def test_ornstein_uhlenbeck_noise(agent, var, theta):
     """Around the actor's action: in the long run of deviation `var`, each step near the last."""
-    agent = agent(MANY, 4.0, "ou", var, center=-0.5, ou_theta=theta)
-    agent.reset_noise()
+    agent = agent(MANY, 4.0, "ou", var, center=-0.5, theta=theta)
+    agent.ou.reset()
     first = agent.get_action(STATE)
     assert_mean(first, -0.5, var**2)
     assert_variance(first, var**2 * (1 - np.exp(-2 * theta)))
@@ -263,12 +286,12 @@ def test_ornstein_uhlenbeck_noise(agent, var, theta):
     assert correlation == pytest.approx(np.exp(-theta), abs=SIGMAS / np.sqrt(MANY))
 
 
-def test_reset_noise_starts_anew(agent):
+def test_reset_starts_the_noise_anew(agent):
     """After it, the noise is that of a first step again."""
     agent = agent(MANY, 4.0, "ou", 0.1)
     for _ in range(20):
         agent.get_action(STATE)
-    agent.reset_noise()
+    agent.ou.reset()
     assert_variance(agent.get_action(STATE), 0.1**2 * (1 - np.exp(-2 * ddpg.OU_THETA)))
 
 
@@ -288,11 +311,10 @@ def test_greedy_is_the_actor(agent, noise):
     """Without noise, and without a draw that would change the noise to come."""
     agent = agent(3, 2.0, noise, var=1000.0, center=-1.5)
     agent.get_action(STATE)
-    generator, x = agent.generator.bit_generator.state, agent.ou.x.copy()
+    x, following = agent.ou.x.copy(), np.random.get_state()
     for _ in range(3):
         np.testing.assert_allclose(agent.get_action(STATE, greedy=True), -1.5, rtol=1e-6)
-        np.testing.assert_allclose(agent.get_action(STATE, True), -1.5, rtol=1e-6)
-    assert agent.generator.bit_generator.state == generator
+    np.testing.assert_equal(np.random.get_state(), following)
     np.testing.assert_array_equal(agent.ou.x, x)
 
 
@@ -308,8 +330,7 @@ def test_no_noise_left(agent, noise):
 def test_var_shrinks_with_learning_only(agent):
     """By 0.9995 at each update, not at each action."""
     agent = agent(var=1.5)
-    agent.compiler.for_each = lambda *args: None
-    agent.pointer = 4
+    agent.store_transition(STATE, [0.5, 0.5], 1.0, STATE)
     agent.get_action(STATE)
     assert agent.var == 1.5
     agent.learn()
@@ -320,10 +341,10 @@ def test_var_shrinks_with_learning_only(agent):
 
 @pytest.mark.parametrize("noise", ["gaussian", "ou"])
 def test_np_random_seed_fixes_the_exploration(agent, noise):
-    """np.random.seed() before the agent is made, as the chapter's main part calls it."""
 
     def explored(seed):
-        explorer = agent(3, 2.0, noise, var=0.5, seed=seed)
+        np.random.seed(seed)
+        explorer = agent(3, 2.0, noise, var=0.5)
         return [explorer.get_action(STATE).tolist() for _ in range(5)]
 
     assert explored(1) == explored(1)

@@ -231,11 +231,11 @@ def test_the_answer_that_copies_an_update_is_td3s_but_for_the_marked_line(notebo
     def update(source, class_name):
         """The method's statements, without docstring and comments."""
         owner = next(n for n in ast.parse(source).body if getattr(n, "name", "") == class_name)
-        method = next(n for n in owner.body if getattr(n, "name", "") == "_update_from")
-        return ast.unparse([method.args, *method.body[1:]])
+        method = next(n for n in owner.body if getattr(n, "name", "") == "update_networks")
+        return ast.unparse([*method.decorator_list, method.args, *method.body[1:]])
 
     own = update((ROOT / "td3.py").read_text(encoding="utf-8"), "TD3")
     one, other = "tf.minimum(self.target_q_net1", "tf.maximum(self.target_q_net1"
     assert one in own
     copied = update(answers(notebook)[1].source, "LargerOfTwo")
-    assert copied == own.replace(one, other), "copy TD3._update_from again, and change its line"
+    assert copied == own.replace(one, other), "copy TD3.update_networks again, and change its line"

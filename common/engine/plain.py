@@ -146,6 +146,16 @@ class Program:
         self.held = [name for name, value in vars(part).items() if isinstance(value, tf.Tensor)]
         self.size = size(self.rest) + sum(map(size, self.items))
         self.function = self._compile()
+        self.array = self._memory(self.size + self.noise)
+        self.slots, start = [], 0
+        for kind in (self.rest, *self.items):
+            end = start + size(kind)
+            self.slots += _pieces(self.array[start:end], kind, np.reshape)
+            start = end
+
+    def _memory(self, size):
+        """The array in which the numbers of a call travel."""
+        return np.zeros(size, np.float32)
 
     def _compile(self):
         function = tf.function(self._body, jit_compile=True, autograph=False)
@@ -190,10 +200,16 @@ class Program:
             _thread.feed = None
             attributes.update(before)
 
+    def fill(self, numbers):
+        """Write the numbers of a call into the array, and noise behind them."""
+        for slot, number in zip(self.slots, numbers):
+            slot[...] = number
+        if self.noise:
+            self.array[self.size :] = np.random.standard_normal(self.noise)
+
     def __call__(self, numbers):
-        noise = np.random.standard_normal(self.noise)
-        vector = np.concatenate([*map(np.ravel, numbers), noise])
-        results, after = self.function(tf.constant(vector, tf.float32), *self.tensors())
+        self.fill(numbers)
+        results, after = self.function(tf.constant(self.array), *self.tensors())
         vars(self.part).update(zip(self.held, after))
         return tf.nest.map_structure(_array, results)
 
@@ -207,12 +223,8 @@ class Feed:
 
     def given(self, kind):
         """The argument of a kind, with a tensor for each of its numbers."""
-        if kind[0] is tuple:
-            return tuple([self.given(k) for k in kind[1:]])
-        if kind[0] is not np.ndarray:
-            return kind[1]
         start, self.size = self.size, self.size + size(kind)
-        return tf.reshape(self.numbers[start : self.size], kind[1])
+        return _filled(kind, iter(_pieces(self.numbers[start : self.size], kind, tf.reshape)))
 
     def normal(self, shape):
         """Standard normal noise of a shape."""
@@ -244,6 +256,37 @@ def size(kind):
     if kind[0] is tuple:
         return sum(map(size, kind[1:]))
     return int(np.prod(kind[1])) if kind[0] is np.ndarray else 0
+
+
+def _pieces(vector, kind, reshape):
+    """The numbers in an argument of a kind, in turn, as pieces of a vector, an array or a tensor.
+
+    A batch, arrays of one length, is one matrix there, as in a replay buffer, and each array some
+    columns of it: XLA makes faster code of that.
+    """
+    if kind[0] is not tuple:
+        return [reshape(vector, kind[1])] if kind[0] is np.ndarray else []
+    shapes = [k[1] for k in kind[1:] if k[0] is np.ndarray]
+    pieces, start = [], 0
+    if len({shape[:1] for shape in shapes}) == 1 < len(shapes) and {*map(len, shapes)} <= {1, 2}:
+        rows = reshape(vector, [shapes[0][0], -1])
+        for shape in shapes:
+            end = start + (shape[1] if len(shape) == 2 else 1)
+            pieces.append(rows[:, start:end] if len(shape) == 2 else rows[:, start])
+            start = end
+    else:
+        for k in kind[1:]:
+            end = start + size(k)
+            pieces += _pieces(vector[start:end], k, reshape)
+            start = end
+    return pieces
+
+
+def _filled(kind, numbers):
+    """The argument of a kind, with the next of `numbers` for each of its own."""
+    if kind[0] is tuple:
+        return tuple([_filled(k, numbers) for k in kind[1:]])
+    return next(numbers) if kind[0] is np.ndarray else kind[1]
 
 
 def _eagerly(method, part, items, rest):

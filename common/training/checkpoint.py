@@ -93,7 +93,7 @@ def restore(path, agent, env, constants, digest):
     places, own = _places(agent), variables_of(agent)
     saved = {name.removeprefix("variable/"): (value.shape, value.dtype)
              for name, value in held.items() if name.startswith("variable/")}
-    unfit = saved.items() ^ {name: (tuple(v.shape), v.dtype.as_numpy_dtype)
+    unfit = saved.items() ^ {name: (tuple(v.shape), np.dtype(v.dtype.as_numpy_dtype))
                              for name, v in own.items()}.items()
     unfit = {name for name, _ in unfit} | (header["numbers"].keys() | header["shapes"].keys()) ^ (
         places.keys())
