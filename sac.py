@@ -82,7 +82,7 @@ class ReplayBuffer:
         Returns state (N, state_dim), action (N, action_dim), reward (N,), next_state, done (N,).
         """
         indices = self.generator.choice(self.size, batch_size, replace=False, shuffle=False)
-        batch = self.buffer[indices]
+        batch = self.buffer.take(indices)
         state, action, reward, next_state, done = (batch[name] for name in batch.dtype.names)
         return state, action, reward, next_state, done
 

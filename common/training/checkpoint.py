@@ -31,6 +31,7 @@ _VARIABLES = Model, tf.Variable, tf.optimizers.Optimizer, tf.train.ExponentialMo
 _ARRAYS = np.ndarray, np.generic, tf.Tensor
 _VALUES = int, float, str, type(None), np.random.Generator, *_ARRAYS
 _UNSEEN = list, dict, set, random.Random, *_VARIABLES  # vars() does not tell what these hold
+_BLOCK = 10_000  # rows that are looked at together
 _said = set()  # what is not saved
 
 
@@ -227,11 +228,13 @@ def _places(thing, prefix=""):
 
 def _written(array):
     """How many rows there are before those of zeros at the end, which need not be saved."""
-    used = np.frombuffer(array.tobytes(), np.uint8) != 0
-    if not used.any():
-        return 0
-    last = used.size - 1 - int(used[::-1].argmax())
-    return last // (array.nbytes // len(array)) + 1
+    for end in range(len(array), 0, -_BLOCK):
+        begin = max(0, end - _BLOCK)
+        used = np.frombuffer(array[begin:end].tobytes(), np.uint8).reshape(end - begin, -1)
+        rows = np.flatnonzero(used.any(axis=1))
+        if len(rows):
+            return begin + int(rows[-1]) + 1
+    return 0
 
 
 def _as_json(state):
