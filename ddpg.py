@@ -169,7 +169,8 @@ class DDPG:
             batches.append((bt,))
         self.losses = self.update_networks.for_each(batches)
 
-    @compiled  # the printed body of learn() goes on here
+    # The printed body goes on here, as one compiled call; what changes is an argument of it.
+    @compiled
     def update_networks(self, bt):
         """One update from one batch; returns what TensorBoard shows, by name."""
         bs = bt[:, :self.state_dim]
@@ -273,7 +274,7 @@ if __name__ == "__main__":
                     if agent.pointer < EXPLORE_STEPS:  # ours
                         action = agent.sample_action()
                     state_, reward, done, info = env.step(action)
-                    # done: the episode is over; env.terminal: not only for want of time
+                    # done: the episode is over; env.terminal: by a real end, no time limit
                     agent.store_transition(state, action, reward, state_, env.terminal)
 
                     if agent.pointer > LEARN_AFTER:

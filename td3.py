@@ -111,7 +111,7 @@ class QNetwork(Model):
         self.linear2 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init,
                              in_channels=hidden_dim, name="q2")
         self.linear3 = Dense(n_units=1, W_init=w_init, in_channels=hidden_dim, name="q3")
-        self(tf.zeros([1, input_dim]), is_train=False)  # the chapter's extra call, here for all
+        self(tf.zeros([1, input_dim]), is_train=False)  # the extra call of the main part (E17)
 
     def forward(self, input):
         """Q values (N, 1) of inputs (N, state_dim + action_dim)."""
@@ -148,7 +148,7 @@ class PolicyNetwork(Model):
         self.action_range = np.float32(action_range)
         self.num_actions = num_actions
         self.clip_actions = clip_actions
-        self(tf.zeros([1, num_inputs]), is_train=False)  # the chapter's extra call, here for all
+        self(tf.zeros([1, num_inputs]), is_train=False)  # the extra call of the main part (E17)
 
     def forward(self, state):
         """Actions (N, num_actions) in [-1, 1] for states (N, num_inputs)."""
@@ -287,7 +287,8 @@ class TD3:
         self.losses = self.update_networks.for_each(batches, eval_noise_scale, reward_scale, gamma,
                                                     soft_tau)
 
-    @compiled  # the printed body of update() goes on here
+    # The printed body goes on here, as one compiled call; what changes is an argument of it.
+    @compiled
     def update_networks(self, state, action, reward, next_state, done, policy_turn,
                         eval_noise_scale, reward_scale, gamma, soft_tau):
         """One update from one batch; returns what TensorBoard shows, by name."""
@@ -418,7 +419,7 @@ if __name__ == "__main__":
                     else:
                         action = agent.policy_net.sample_action()
                     next_state, reward, done, _ = env.step(action)
-                    # done: the episode is over; env.terminal: not only for want of time
+                    # done: the episode is over; env.terminal: by a real end, no time limit
                     replay_buffer.push(state, action, reward, next_state, env.terminal)
                     state = next_state
                     episode_reward += reward

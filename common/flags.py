@@ -183,6 +183,8 @@ class Command:
                 raise UserError(self._did_you_mean(unknown[0]))
             run = {name: given.pop(name)
                    for name in (*_SWITCHES, "preset", "record", "tensorboard")}
+            if given.get("TRAIN_STEPS") and "TRAIN_EPISODES" in given:
+                raise UserError("--steps ends a training instead of --episodes: give one of them")
             settings = self.settings(self._presets[run["preset"]] | given, **run)
             _check_together(settings)
         except UserError as error:

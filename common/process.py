@@ -55,6 +55,9 @@ def prepare(prog, verbose=False):
 
 
 def _handle(number, frame):
+    if _Signals.noted:
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nStopped at once; what was saved last stays for --resume.\n")
     if not _Signals.held or _Signals.noted:
         raise Stopped(128 + number)
     _Signals.noted = number

@@ -549,6 +549,22 @@ def test_what_is_assigned_counts_from_the_next_call(what, engine, capsys):
 
 
 @both_engines
+def test_a_number_that_is_read_is_not_silently_the_old_one(engine, capsys):
+    """A method that reads a counter is compiled again at each new value, and a line says so."""
+
+    class Counts(Agent):
+        @compiled
+        def counted(self, row):
+            return row * self.count
+
+    agent = made(Counts)
+    with running(engine):
+        for agent.count in (1, 2, 2, 3.5):
+            np.testing.assert_allclose(agent.counted(ROW), agent.count * ROW, 1e-6)
+    assert capsys.readouterr().out.count("counted reads self.count, which has changed") == 2
+
+
+@both_engines
 def test_a_tensor_that_was_none_before(engine):
     """It would be built in as it is, and lost: an error says so, and the agent is as it was."""
     agent = made(Agent)

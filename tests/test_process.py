@@ -201,7 +201,9 @@ with process.signals_noted():
 """
     assert run(code.format("")) == (130, "begun\nplayed to its end\n", NOTED)
     code = code.format(f"os.kill(os.getpid(), signal.{second}); print('never')")
-    assert run(code) == (status, "begun\nplayed to its end\n", NOTED)
+    at_once = "Stopped at once; what was saved last stays for --resume."
+    out, err = "begun\nplayed to its end\n", f"{NOTED.rstrip()}\n\n{at_once}\n"
+    assert run(code) == (status, out, err)
 
 
 @posix

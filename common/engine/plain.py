@@ -34,8 +34,8 @@ class compiled:
     compiled method, it just runs.
 
     A tensor that is an attribute of the agent may be read and assigned, like a variable; other
-    attributes are built in. One that is assigned a new object, text or switch counts from the next
-    call on; a number does not, since most numbers count something: make it an argument.
+    attributes are built in. What is assigned to one counts from the next call on, which compiles
+    anew: a number that changes often should be an argument.
     """
 
     def __init__(self, method):
@@ -88,7 +88,11 @@ class _Bound:
             programs = vars(_root(part)).setdefault("_programs", Programs())
             key = method, id(part), kinds
             program = programs.get(key)
-            if program is None:
+            changed = program and program.changed()
+            if changed:
+                print(f"{method.__qualname__} reads self.{changed}, which has changed, so it is "
+                      "compiled again: make it an argument if it changes often.", flush=True)
+            if program is None or changed:
                 if what and not programs.announced:
                     print(what, flush=True)
                     programs.announced = True
@@ -143,6 +147,7 @@ class Program:
     def __init__(self, part, method, kinds):
         self.part, self.method = part, method
         self.rest, self.items = kinds
+        self.read = {}  # the numbers among the attributes that the lines have read
         self.held = [name for name, value in vars(part).items() if isinstance(value, tf.Tensor)]
         self.size = size(self.rest) + sum(map(size, self.items))
         self.function = self._compile()
@@ -181,6 +186,14 @@ class Program:
         before = dict(attributes)
         attributes.update(zip(self.held, tensors))
         _thread.feed = feed
+
+        def __getattribute__(part, name):  # notes which numbers are read, since they are built in
+            value = super(type(part), part).__getattribute__(name)
+            if part is self.part and type(value) in (int, float) and name not in self.held:
+                self.read[name] = value
+            return value
+
+        type(self.part).__getattribute__ = __getattribute__
         try:
             rest = feed.given(self.rest)
             for item in items:
@@ -194,11 +207,20 @@ class Program:
             if len(error.args) == 1 and isinstance(error.args[0], str):
                 where = self.method.__qualname__
                 error.args = (f"{error}\n{where} is being compiled: here, tensors have no values "
-                              "yet. --eager runs its lines one by one, with numbers.",)
+                              "yet, and only TensorFlow's functions take them. --eager runs its "
+                              "lines one by one, with numbers.",)
             raise
         finally:
+            del type(self.part).__getattribute__
             _thread.feed = None
             attributes.update(before)
+
+    def changed(self):
+        """The name of a number that the lines have read and that is another now, or None."""
+        for name, value in self.read.items():
+            if getattr(self.part, name) != value:
+                return name
+        return None
 
     def fill(self, numbers):
         """Write the numbers of a call into the array, and noise behind them."""
