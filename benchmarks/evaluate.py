@@ -11,6 +11,7 @@ worst return; on Pendulum also the best possible mean (pendulum_optimum.py).
 import argparse
 import contextlib
 import importlib
+import inspect
 import io
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.errors import UserError
 from common.files.names import ROOT
-from common.flags import Command, options_of
+from common.flags import Command
 from common.pendulum.optimum import best_return
 from common.tasks.making import make
 from common.training.evaluation import TEST_STARTS, Evaluation
@@ -36,7 +37,9 @@ def load_agent(settings):
     before = {name: vars(module)[name] for name in settings.constants}
     vars(module).update(settings.constants)  # off which DDPG reads all of its sizes
     agent_class = getattr(module, settings.algorithm)
-    options = options_of(agent_class, settings.constants)
+    options = {name: settings.constants[name.upper()]
+               for name in inspect.signature(agent_class).parameters
+               if name.upper() in settings.constants}
     if hasattr(module, "ReplayBuffer"):
         options["replay_buffer"] = module.ReplayBuffer(1)
     with contextlib.redirect_stdout(io.StringIO()):  # the networks that it prints

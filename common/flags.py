@@ -152,10 +152,9 @@ class Command:
 
     def settings(self, given=None, **run):
         """The Settings with these values of constants, by default as the script has them."""
-        own, of_all = ({constant.name: constant.value for constant in constants} | {
-            name: value for name, value in (given or {}).items()
-            if name in {constant.name for constant in constants}}
-            for constants in (self._own, self._of_all))
+        given = given or {}
+        own, of_all = ({constant.name: given.get(constant.name, constant.value)
+                        for constant in constants} for constants in (self._own, self._of_all))
         if "ENV_ID" in own:
             own["ENV_ID"] = present_id(own["ENV_ID"])
         env_id = own.get("ENV_ID", "")
@@ -347,11 +346,3 @@ def _constants(source):
                 comment = lines[node.end_lineno - 1][node.end_col_offset :].decode().strip()
                 constants[name] = Constant(name, value, comment.lstrip("# "))
     return [*constants.values()], algorithm, (ast.get_docstring(tree) or "").partition("\n")[0]
-
-
-def options_of(agent_class, constants):
-    """Those of the constants that an agent is made with, as keywords for its constructor."""
-    import inspect
-
-    parameters = inspect.signature(agent_class).parameters
-    return {name: constants[name.upper()] for name in parameters if name.upper() in constants}
