@@ -2,15 +2,22 @@
 
     pip install -r requirements-bench.txt
     python benchmarks/throughput.py            tables, benchmarks/throughput.json, a picture
-    python benchmarks/throughput.py --quick    the same in a minute or two, less exact
+    python benchmarks/throughput.py --quick    the same in some minutes, less exact
+    python benchmarks/throughput.py --only whole    the commands and the picture; or: steps
     python benchmarks/throughput.py --quick --before ../old    this code and another checkout's
 
-Each contestant lives in its own process, with the same widths, batch size, updates per step
-and policy delay, on Pendulum. After it has compiled and learned for a while, they take turns:
-every round, each is asked for some environment steps, learning on, and times them. So all of
-them see the same machine, and ratios of their medians hold even where it is noisy. The floor
-is this project's updates alone, looped inside one XLA call: no environment, no acting, no
-sampling, no Python.
+All have the same widths, batch size, updates per step and policy delay, on Pendulum, and take
+turns: in every round, each is measured once. So all of them see the same machine, and ratios of
+their medians hold even where it is noisy.
+
+Whole commands are what a reader waits for: a process trains an agent with the scripts' 100
+episodes, saves it and ends. All of that counts: imports, compilation, the scripts' curve. The
+scripts keep what they have compiled, so their first start is one contestant and their second
+another.
+
+Steps are measured in processes that live on: after each has compiled and learned for a while, it
+is asked for some environment steps, learning on, and times them. The floor is this project's
+updates alone, looped inside one XLA call: no environment, no acting, no sampling, no Python.
 """
 
 import argparse
@@ -18,9 +25,11 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import date
 from pathlib import Path
@@ -50,13 +59,11 @@ CONTESTANTS = ["ours", "plain", "eager", "SB3", "SBX", "Rejax", "floor"]
 STEPS = {"ours": 1000, "plain": 500, "eager": 20, "SB3": 200, "SBX": 500, "Rejax": 1000,
          "floor": 1000}
 STEPS["before"] = STEPS["ours"]
-LABELS = {"ours": "this project", "plain": "with a plain tf.function",
-          "eager": "this project, --eager", "SB3": "SB3 (PyTorch)", "SBX": "SBX (JAX)",
-          "Rejax": "Rejax (all in one JAX program)", "floor": "updates alone, in one XLA call"}
 MODULES = {"SB3": "stable_baselines3", "SBX": "sbx"}
-COLORS = {"ours": "#1f77b4", "plain": "#6fa8d6", "eager": "#aec7e8", "SB3": "#ff7f0e",
-          "SBX": "#2ca02c", "Rejax": "#9467bd", "floor": "#bbbbbb"}
 WARM_UP = 1100  # steps before learning, so that batches are drawn from something
+FIRST, SECOND, OTHERS = "ours, first start", "ours, second start", ["SBX", "SB3", "Rejax"]
+ROWS = {SECOND: "this project,\nsecond start", FIRST: "this project,\nfirst start",
+        "SBX": "SBX (JAX)", "Rejax": "Rejax (JAX)", "SB3": "SB3 (PyTorch)"}  # of the picture
 
 
 class Ours:
@@ -217,9 +224,14 @@ class Floor(Ours):
 
 
 class Baselines:
-    """The same algorithm and sizes in Stable-Baselines3 or SBX."""
+    """The same algorithm and sizes in Stable-Baselines3 or SBX.
 
-    def __init__(self, library, algorithm, size, clock):
+    Args:
+        start: steps with random actions, after which it learns.
+        buffer: rows of its replay buffer.
+    """
+
+    def __init__(self, library, algorithm, size, clock, start=WARM_UP, buffer=500_000):
         package = importlib.import_module(MODULES[library])
         clock(f"import {library}")
         width = size["width"]
@@ -227,7 +239,7 @@ class Baselines:
         net_arch = {"pi": [width] * size["layers"], "qf": [width] * 2}
         settings = {
             "batch_size": size["batch"], "gradient_steps": size["updates"], "train_freq": 1,
-            "learning_starts": WARM_UP, "buffer_size": 500_000, "learning_rate": 3e-4,
+            "learning_starts": start, "buffer_size": buffer, "learning_rate": 3e-4,
             "policy_kwargs": {"net_arch": net_arch}, "seed": 2, "device": "cpu",
         }
         if algorithm == "td3":
@@ -237,8 +249,14 @@ class Baselines:
         model_class = getattr(package, algorithm.upper())
         self.model = model_class("MlpPolicy", "Pendulum-v1", **settings)
         clock("build the agent")
+
+    def warm_up(self, clock):
         self.model.learn(WARM_UP + 2)
         clock(f"{WARM_UP} steps without learning, first updates")
+
+    def train_and_save(self, steps, path):
+        self.model.learn(steps)
+        self.model.save(path)
 
     def run(self, n):
         start = time.perf_counter()
@@ -251,9 +269,12 @@ class Rejax:
 
     Its TD3 lets the policy learn from each batch that the critics had since its last turn: from
     three at the chapter's sizes, where the others take one.
+
+    Args:
+        start, buffer: as those of Baselines; a small buffer, for on a CPU each step copies it.
     """
 
-    def __init__(self, algorithm, size, clock):
+    def __init__(self, algorithm, size, clock, start=WARM_UP, buffer=12_000):
         import jax
         import rejax
         from flax import linen
@@ -261,9 +282,8 @@ class Rejax:
 
         clock("import Rejax")
         settings = {"num_epochs": size["updates"], "batch_size": size["batch"],
-                    "fill_buffer": WARM_UP, "num_envs": 1, "skip_initial_evaluation": True,
-                    # as small as this benchmark allows: on a CPU it is copied at every step
-                    "buffer_size": 12_000}
+                    "fill_buffer": start, "num_envs": 1, "skip_initial_evaluation": True,
+                    "buffer_size": buffer}
         if algorithm == "td3":
             settings["policy_delay"] = max(1, size["delay"] // size["updates"])
         made = rejax.get_algo(algorithm).create(env="Pendulum-v1", **settings)
@@ -278,11 +298,19 @@ class Rejax:
             actor=policy(1, (space.low, space.high), **layers(size["layers"]), **more),
             critic=QNetwork(**layers(2)), eval_callback=lambda *_: 0,
         )
-        self.jax, self.programs = jax, {}
-        self.state = self.made.init_state(jax.random.PRNGKey(2))
+        self.jax, self.programs, self.key = jax, {}, jax.random.PRNGKey(2)
+
+    def warm_up(self, clock):
+        self.state = self.made.init_state(self.key)
         clock("build the agent")
         self.run(WARM_UP + 2)
         clock(f"{WARM_UP} steps without learning, first updates")
+
+    def train_and_save(self, steps, path):
+        """As its own documents train: the agent, too, is made within the program."""
+        made = self.made.replace(total_timesteps=steps, eval_freq=steps)
+        state, _ = self.jax.jit(made.train)(self.key)
+        np.savez(path, *self.jax.tree.leaves((state.actor_ts.params, state.critic_ts.params)))
 
     def run(self, n):
         if n not in self.programs:  # the number of steps is built in
@@ -292,6 +320,11 @@ class Rejax:
         start = time.perf_counter()
         self.state = self.jax.block_until_ready(self.programs[n](self.state))
         return time.perf_counter() - start
+
+
+def other(name, *args, **kwargs):
+    """A contestant that is not this project."""
+    return Rejax(*args, **kwargs) if name == "Rejax" else Baselines(name, *args, **kwargs)
 
 
 def worker(contestant, algorithm, size, started):
@@ -309,10 +342,9 @@ def worker(contestant, algorithm, size, started):
         player = Floor(algorithm, size, clock)
     elif contestant in ("ours", "plain", "eager"):
         player = Ours(algorithm, size, contestant, clock)
-    elif contestant == "Rejax":
-        player = Rejax(algorithm, size, clock)
     else:
-        player = Baselines(contestant, algorithm, size, clock)
+        player = other(contestant, algorithm, size, clock)
+        player.warm_up(clock)
     player.run(100 if contestant != "eager" else 5)
 
     def answer(value):
@@ -326,10 +358,14 @@ def worker(contestant, algorithm, size, started):
         elif question == "memory":
             import resource
 
-            kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            answer(kilobytes / (1024 if sys.platform != "darwin" else 1024**2))
+            answer(megabytes(resource.getrusage(resource.RUSAGE_SELF)))
         else:
             answer(player.run(int(number)))
+
+
+def megabytes(usage):
+    """The peak memory of a process, from what `resource` tells of it."""
+    return usage.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
 
 class Process:
@@ -358,10 +394,15 @@ class Process:
         self.process.wait()
 
 
+def having(algorithm, names):
+    """Those of the contestants that have the algorithm: Rejax has no DDPG."""
+    return [name for name in names if (algorithm, name) != ("ddpg", "Rejax")]
+
+
 def measure(algorithm, size, contestants, rounds, share, before=None):
     """All contestants of one algorithm, side by side: dict for the JSON file."""
     roots = {"before": before}
-    contestants = [n for n in contestants if (algorithm, n) != ("ddpg", "Rejax")]  # it has none
+    contestants = having(algorithm, contestants)
     workers = {n: Process(n, algorithm, size, roots.get(n, ROOT)) for n in contestants}
     times = {name: [] for name in contestants}
     for _ in range(rounds):
@@ -380,21 +421,75 @@ def measure(algorithm, size, contestants, rounds, share, before=None):
     return result
 
 
+def whole(library, algorithm, steps):
+    """A whole command of another library, as the scripts train at the chapter's sizes."""
+    # Where this project is installed, too, they would import its packages, which takes seconds.
+    for name in ("tensorflow", "gym"):
+        sys.modules[name] = None
+    start = {"ddpg": steps // 2, "td3": 500, "sac": 100}[algorithm]
+    buffer = steps if library == "Rejax" else 10_000 if algorithm == "ddpg" else 500_000
+    player = other(library, algorithm, SIZES["chapter"][algorithm], lambda what: None,
+                   start=start, buffer=buffer)
+    with tempfile.TemporaryDirectory() as folder:
+        player.train_and_save(steps, Path(folder, "agent"))
+
+
+def whole_commands(algorithm, steps, rounds):
+    """The whole commands of one algorithm, in turns: lists of what each run took, by contestant."""
+    runs = {name: [] for name in having(algorithm, [FIRST, SECOND, *OTHERS])}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:  # a fresh copy has nothing compiled yet
+            for script in ALGORITHMS:
+                shutil.copy(ROOT / f"{script}.py", folder)
+            shutil.copytree(ROOT / "common", Path(folder, "common"),
+                            ignore=shutil.ignore_patterns("__pycache__"))
+            for name in runs:
+                if name in OTHERS:
+                    command = [__file__, "--whole", name, algorithm, str(steps)]
+                else:
+                    made = tempfile.mkdtemp(dir=folder)
+                    command = [f"{algorithm}.py", "--train", "--episodes", str(steps // 200),
+                               "--model-dir", made, "--image-dir", made]
+                    if algorithm == "ddpg":  # so that it learns in a short run, too
+                        command += ["--learn-after", str(steps // 2)]
+                runs[name].append(resources([sys.executable, *command], folder))
+    return {name: {what: [run[what] for run in those] for what in those[0]}
+            for name, those in runs.items()}
+
+
+def resources(command, folder):
+    """Run a command in a folder: its seconds, processor seconds and peak memory."""
+    # What is compiled is kept where it is by default, whatever this machine's settings.
+    settings = "TF_XLA_FLAGS", "PYTHONDONTWRITEBYTECODE"
+    environment = {name: value for name, value in os.environ.items()
+                   if "CACHE" not in name and name not in settings}
+    began = time.perf_counter()
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as process:
+        errors = process.stderr.read()  # to its end
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{errors}")
+    return {"seconds": seconds, "processor seconds": usage.ru_utime + usage.ru_stime,
+            "peak megabytes": megabytes(usage)}
+
+
 def in_order(results):
     """The contestants that some algorithm has."""
     return [n for n in [*CONTESTANTS, "before"] if any(n in r["median"] for r in results.values())]
 
 
-def table(title, results):
-    """Markdown of one set of sizes: medians, and ratios to this project."""
-    names = in_order(results)
-    lines = [f"**{title}**: milliseconds per environment step (times ours)", ""]
+def table(title, names, rows, digits):
+    """Markdown of numbers by algorithm and contestant, and of their ratios to the first, ours."""
+    lines = ["", f"**{title}** (times ours)", ""]
     lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for algorithm, result in results.items():
-        medians = result["median"]
+    for algorithm, row in rows.items():
+        ours = row[names[0]]
         cells = [
-            f"{medians[n]:.3f}" + (f" ({medians[n] / medians['ours']:.2f})" if n != "ours" else "")
-            if n in medians else "" for n in names
+            f"{row[n]:.{digits}f}" + (f" ({row[n] / ours:.2f})" if n != names[0] else "")
+            if n in row else "" for n in names
         ]
         lines.append(f"| {algorithm.upper()} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -421,28 +516,42 @@ def details(results):
     return "\n".join(lines)
 
 
-def picture(path, results, machine):
-    """Bars of steps per second, one group for each algorithm; logarithmic."""
-    names = [n for n in ("eager", "plain", "SB3", "SBX", "Rejax", "ours", "floor")
-             if n in in_order(results)]
-    width = 0.86 / len(names)
-    with new_figure(12, 6.5) as figure:
-        axes = figure.add_subplot()
-        for k, name in enumerate(names):
-            places = [i + (k - (len(names) - 1) / 2) * width for i in range(len(results))]
-            medians = [result["median"].get(name) for result in results.values()]
-            found = [(place, 1e3 / ms) for place, ms in zip(places, medians) if ms]
-            bars = axes.bar(*zip(*found), 0.93 * width, label=LABELS[name], color=COLORS[name])
-            axes.bar_label(bars, [f"{s:,.0f}" for _, s in found], fontsize=10, padding=1)
-        axes.set_xticks(range(len(results)), [a.upper() for a in results])
-        axes.set_yscale("log")
-        axes.set_ylabel("environment steps per second")
-        title = f"Training on Pendulum at the chapter's sizes\n{machine}"
-        axes.set_title(title, fontsize=17, pad=18)
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+def picture(path, results, title):
+    """Dots of the whole commands' seconds: a panel for each algorithm, a row for each contestant.
+
+    Every run is a ring, a little below the median, so that none hides behind it.
+    """
+    with new_figure(13, 6) as figure:
+        panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+        for axes, (algorithm, runs) in zip(panels, results.items()):
+            for y, name in enumerate(ROWS):
+                if name not in runs:
+                    axes.text(0.03, y, f"has no {algorithm.upper()}", fontsize=12, color="0.4",
+                              va="center", transform=axes.get_yaxis_transform())
+                    continue
+                seconds = runs[name]["seconds"]
+                median = statistics.median(seconds)
+                color = "0.6" if name in OTHERS else "black"
+                median_dots = axes.scatter(median, y, s=150, color=color)
+                rings = axes.scatter(seconds, [y + 0.26] * len(seconds), s=30,
+                                     facecolors="none", edgecolors="black", linewidths=1)
+                axes.annotate(f"{median:.1f}", (median, y), xytext=(11, 0), va="center",
+                              textcoords="offset points", fontsize=14)
+            longest = max(max(those["seconds"]) for those in runs.values())
+            axes.set_xlim(0, 1.25 * longest)  # room for its number
+            axes.set_title(algorithm.upper(), fontsize=17)
+            axes.grid(axis="x", alpha=0.3)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(axis="y", length=0)
+        panels[0].set_yticks(range(len(ROWS)), ROWS.values())
+        for label in panels[0].get_yticklabels()[:2]:
+            label.set_fontweight("bold")
+        panels[0].set_ylim(len(ROWS) - 0.5, -0.5)  # the first on top
+        figure.suptitle(title, fontsize=17)
+        figure.supxlabel("seconds")
+        figure.legend([median_dots, rings], ["median", "each run"], loc="outside lower right",
+                      ncols=2, frameon=False)
         save_figure(path, figure)
 
 
@@ -451,20 +560,59 @@ def main():
         contestant, algorithm, size, started = sys.argv[2:]
         worker(contestant, algorithm, json.loads(size), float(started))
         return
+    if "--whole" in sys.argv:
+        library, algorithm, steps = sys.argv[2:]
+        whole(library, algorithm, int(steps))
+        return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each (default: 9)")
-    parser.add_argument("--quick", action="store_true", help="3 short rounds, chapter's sizes only")
-    parser.add_argument("--before", metavar="DIR",
-                        help="another checkout of this project: compare with it, and nothing else")
+    parser.add_argument("--only", choices=["whole", "steps"], help="whole commands, or steps; the "
+                        "results file keeps the others")
+    parser.add_argument("--rounds", type=int, help="turns of each (default: 9 of steps, 3 of whole "
+                        "commands; with --quick: 3 and 1)")
+    parser.add_argument("--quick", action="store_true",
+                        help="few and short rounds, chapter's sizes only, 20 episodes")
+    parser.add_argument("--before", metavar="DIR", help="another checkout of this project: compare "
+                        "its steps with this, and nothing else")
     parser.add_argument("--json", default="benchmarks/throughput.json", help="results file")
     parser.add_argument("--picture", default="docs/pictures/throughput.png", help="picture file")
     args = parser.parse_args()
-    rounds, share = (3, 0.3) if args.quick else (args.rounds, 1.0)
     machine = f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}"
     machine += f", {date.today()}"
     print(machine, flush=True)
-    report = {"machine": machine, "command": " ".join(sys.argv)}
+    if args.before:
+        compare_steps(args)
+        return
+    file = Path(args.json)
+    report = json.loads(file.read_text()) if file.exists() else {}
+    for part, compare in {"whole": compare_whole, "steps": compare_steps}.items():
+        if args.only in (None, part):
+            found = compare(args)
+            report[part] = {"machine": machine, "command": " ".join(sys.argv), **found}
+            file.write_text(json.dumps(report, indent=1) + "\n")
+            if part == "whole":
+                title = f"Training {found['episodes']} episodes of Pendulum: the whole command"
+                picture(args.picture, found["chapter"], f"{title}\n{machine}")
+
+
+def compare_whole(args):
+    """Measure the whole commands and print tables of them: dict for the JSON file."""
+    episodes, rounds = (20, 1) if args.quick else (100, 3)
+    results = {algorithm: whole_commands(algorithm, episodes * 200, args.rounds or rounds)
+               for algorithm in args.algorithms}
+    names = [SECOND, FIRST, *OTHERS]
+    for what, digits in {"seconds": 1, "processor seconds": 1, "peak megabytes": 0}.items():
+        medians = {algorithm: {name: statistics.median(run[what]) for name, run in runs.items()}
+                   for algorithm, runs in results.items()}
+        print(table(f"Whole commands, {episodes} episodes: {what}", names, medians, digits),
+              flush=True)
+    return {"episodes": episodes, "chapter": results}
+
+
+def compare_steps(args):
+    """Measure the steps and print tables of them: dict for the JSON file."""
+    rounds, share = (3, 0.3) if args.quick else (9, 1.0)
+    report = {}
     for sizes in ["chapter"] if args.quick else ["chapter", "papers"]:
         papers = [name for name in CONTESTANTS if name != "eager"]
         contestants = CONTESTANTS if sizes == "chapter" else papers
@@ -473,15 +621,14 @@ def main():
         report[sizes] = {}
         for algorithm in args.algorithms:
             size = SIZES[sizes][algorithm]
-            report[sizes][algorithm] = measure(algorithm, size, contestants, rounds, scale,
-                                               args.before)
-        print("\n" + table(f"At the {sizes}'s sizes" if sizes == "chapter" else
-                           "At the papers' sizes", report[sizes]), flush=True)
+            report[sizes][algorithm] = measure(algorithm, size, contestants,
+                                               args.rounds or rounds, scale, args.before)
+        medians = {algorithm: result["median"] for algorithm, result in report[sizes].items()}
+        whose = "chapter's" if sizes == "chapter" else "papers'"
+        print(table(f"At the {whose} sizes: milliseconds per environment step",
+                    in_order(report[sizes]), medians, 3), flush=True)
     print(details(report["chapter"]))
-    if args.before:
-        return
-    Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
-    picture(args.picture, report["chapter"], machine)
+    return report
 
 
 def processor():

@@ -20,7 +20,9 @@ from types import SimpleNamespace
 
 from common import presets, process
 from common.errors import UserError, one_line
-from common.files.names import present_id
+from common.files.compile_cache import compile_cache
+from common.files.names import picture_path, present_id, state_path, weights_path
+from common.files.whole import check_writable
 
 # Constants of every run, which are flags of every script, written as a script's are.
 OF_EVERY_RUN = '''
@@ -79,11 +81,11 @@ def parse(namespace):
 
     Raises:
         SystemExit: 0 after --help; 2 after a line on stderr that names what is wrong.
-        UserError: a package that the script needs is not installed.
+        UserError: a package is not installed, weights are missing, a folder cannot be written.
     """
     script = Path(namespace["__file__"])
     if namespace["__name__"] != "__main__":
-        process.import_quietly(verbose=False, imported=True)
+        _import_packages(verbose=False, imported=True)
         return Command(script).settings()
     process.prepare(script.name, "--verbose" in sys.argv)
     try:
@@ -92,12 +94,21 @@ def parse(namespace):
         print(error, file=sys.stderr)
         sys.exit(2)
     namespace.update(settings.constants)
-    process.import_quietly(settings.verbose)
+    _check_files(settings)
+    _import_packages(verbose=settings.verbose)
     if settings.eager:
         import tensorflow as tf
 
         tf.config.run_functions_eagerly(True)
     return settings
+
+
+def _import_packages(**how):
+    """Import TensorFlow and TensorLayer, see process.import_quietly(), set up for our calls."""
+    process.choose_products()
+    compile_cache.use()
+    with compile_cache.compiling("imports"):  # which make XLA say its first words
+        process.import_quietly(**how)
 
 
 class Command:
@@ -235,6 +246,26 @@ def _check_together(settings):
         if getattr(settings, flag) and settings.env_id.rpartition(":")[2] != "Pendulum-v1":
             raise UserError(f"--{flag} needs --env Pendulum-v1, whose best values are known; "
                             "--record films any task")
+
+
+def _check_files(settings):
+    """Raise UserError, before the long imports, if files are missing or cannot be written."""
+    from common.files import weights  # NumPy with it, which --help does without
+
+    state = state_path(settings.model_dir, *settings.task)
+    own, image = (weights_path(settings.model_dir, *settings.task),
+                  picture_path(settings.image_dir, *settings.task))
+    if settings.train:
+        if own.resolve().is_relative_to(weights.SHIPPED):
+            raise UserError(f"--model-dir {settings.model_dir}: has the weights that ship, which "
+                            "no training overwrites. Choose another folder.")
+        check_writable(own.parent, "--model-dir", own.name, state.name)
+    else:
+        weights.find(settings.model_dir, *settings.task)
+    if settings.train or settings.explain or settings.page or settings.record is True:
+        check_writable(image.parent, "--image-dir", image.name)
+    if settings.record not in (None, True):
+        check_writable(Path(settings.record).parent, "--record")
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from common.engine.variables import networks_of
+from common.errors import one_line
 from common.files import weights
 from common.files.names import weights_path
 
@@ -34,6 +35,10 @@ def load(agent, settings, path=None):
     Raises:
         UserError: the file is unfit; the agent is as it was.
     """
-    path = path or weights.find(settings.model_dir, *settings.task)
+    if not path:
+        own, path = weights_path(settings.model_dir, *settings.task), weights.find(
+            settings.model_dir, *settings.task)
+        if path != own:
+            print(f"There is no {one_line(own)} yet: using the shipped weights.", flush=True)
     task = settings.algorithm, settings.env_id
     weights.load(path, *task, networks_of(agent), settings.unit_actions)

@@ -5,6 +5,8 @@ first of them is noted, and the episode is played to its end; the second ends th
 """
 
 import contextlib
+import importlib.metadata
+import importlib.util
 import logging
 import os
 import signal
@@ -17,6 +19,9 @@ from common.errors import UserError, one_line
 # TensorLayer compares with `is`, pygame uses pkg_resources: nothing a reader can change. What
 # the Python compiler finds is filed under the path, all else under the name of the module.
 _WARNERS = r"(.*[\\/])?(tensorlayer|pygame)([\\/.]|$)"
+
+_PACKAGES = "numpy", "tensorflow", "tensorlayer", "gym", "gymnasium", "matplotlib", "filelock"
+_NOT_INSTALLED = "{} is not installed, run: pip install -r requirements.txt"
 
 
 class Stopped(SystemExit):
@@ -117,6 +122,21 @@ def _one_line_hook(prog, verbose, default):
     return hook
 
 
+def choose_products(cpuinfo="/proc/cpuinfo"):
+    """Before TensorFlow's import: which library multiplies XLA's matrices.
+
+    TensorFlow 2.21 takes YNNPACK, which on a processor with AVX and no FMA takes three times as
+    long as oneDNN, the library of before. Elsewhere the two are level.
+    """
+    with contextlib.suppress(OSError, importlib.metadata.PackageNotFoundError):
+        with open(cpuinfo, encoding="utf-8") as file:
+            found = next((line.split() for line in file if line.startswith("flags")), [])
+        if "avx" in found and "fma" not in found and importlib.metadata.version(
+                "tensorflow").startswith("2.21."):  # others might not know the flag, and abort
+            # a list of YNNPACK's tasks in which products are missing
+            os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=reduce")
+
+
 def import_quietly(verbose, imported=False):
     """Import TensorFlow and TensorLayer without a word, and keep them silent afterwards.
 
@@ -132,6 +152,9 @@ def import_quietly(verbose, imported=False):
         UserError: a package is not installed.
         Exception: whatever else an import raised; what it had written is shown first.
     """
+    for name in _PACKAGES:
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            raise UserError(_NOT_INSTALLED.format(name))
     if verbose:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -148,8 +171,7 @@ def import_quietly(verbose, imported=False):
             with contextlib.suppress(tf.errors.OpError):
                 tf.function(lambda: tf.constant(0.0) + 1.0, jit_compile=True, autograph=False)()
     except ModuleNotFoundError as error:
-        message = f"{error.name} is not installed, run: pip install -r requirements.txt"
-        raise UserError(message) from error
+        raise UserError(_NOT_INSTALLED.format(error.name)) from error
     if not imported:
         tf.get_logger().setLevel(logging.ERROR)
     tl.logging.set_verbosity(tl.logging.ERROR)

@@ -370,11 +370,22 @@ def test_help_has_every_flag_with_its_default_within_80_columns(name, monkeypatc
     assert "--unit-actions the agent acts in [-1, 1], which is stretched to the" in words
 
 
-def test_help_and_mistakes_come_before_anything_heavy_is_imported():
-    for words, status in (["--help"], 0), (["--train", "--keep", "best"], 2):
-        command = [sys.executable, "-X", "importtime", str(ROOT / "td3.py"), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        imported = re.findall(r"\| +([\w.]+)$", done.stderr, re.M)
-        assert done.returncode == status and "common.flags" in imported
-        heavy = {"tensorflow", "tensorlayer", "numpy", "gym", "gymnasium", "matplotlib"}
-        assert not heavy & set(imported)
+@pytest.mark.parametrize(("words", "status", "said"), [
+    (["--help"], 0, ""),
+    (["--train", "--keep", "best"], 2, "--keep best needs --evaluate-every"),
+    (["--test", "--env", "Other-v0"], 1, "there is no such file"),
+    (["--train", "--model-dir", "FILE"], 1, "--model-dir FILE/TD3_Pendulum-v1: cannot be written"),
+    (["--train", "--image-dir", "FILE"], 1, "--image-dir FILE: cannot be written"),
+    (["--test", "--explain", "--image-dir", "FILE"], 1, "--image-dir FILE: cannot be written"),
+    (["--test", "--record", "FILE/a.gif"], 1, "--record FILE: cannot be written"),
+    (["--train", "--model-dir", str(ROOT / "model" / "pretrained")], 1, "the weights that ship"),
+])
+def test_what_comes_before_anything_heavy_is_imported(words, status, said, tmp_path):
+    (tmp_path / "FILE").write_text("")
+    command = [sys.executable, "-X", "importtime", str(ROOT / "td3.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.M))
+    assert done.returncode == status and "common.flags" in imported
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert not {"tensorflow", "tensorlayer", "gym", "gymnasium", "matplotlib"} & imported
+    assert status == 1 or "numpy" not in imported

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from common import process
+from common.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX's signals and pipes")
 
@@ -36,6 +39,7 @@ from common import flags, process
 from common.errors import UserError
 import os, signal, sys, time
 
+ALG_NAME = "X"
 ENV_ID = "Pendulum-v1"
 args = flags.parse(globals())
 """
@@ -58,7 +62,7 @@ def start(tmp_path):
         if shell:
             command = ["bash", "-c", shell.format(" ".join(command))]
         return subprocess.Popen(command, env=env, stdout=stdout, stderr=stderr, text=True,
-                                encoding="utf-8")
+                                encoding="utf-8", cwd=tmp_path)
 
     return start
 
@@ -281,3 +285,38 @@ def test_without_streams_it_runs(run, closed, out):
 def test_every_name_can_be_printed(run):
     code = "print('\u00e9', '\\udcff')"
     assert run(code, PYTHONIOENCODING="ascii") == (0, "\\xe9 \\udcff\n", "")
+
+
+# Which library multiplies matrices
+
+
+@pytest.mark.parametrize(("flags", "chosen"), [
+    ("fpu avx sse4_2", True), ("fpu avx fma avx2", False), ("fpu sse4_2", False), ("", False),
+])
+def test_products_where_a_processor_has_no_fma(flags, chosen, tmp_path, monkeypatch):
+    monkeypatch.setattr(process.importlib.metadata, "version", lambda package: "2.21.0")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.delenv("XLA_FLAGS")
+    (tmp_path / "cpuinfo").write_text(f"model name\t: X\nflags\t\t: {flags}\n")
+    process.choose_products(tmp_path / "cpuinfo")
+    assert ("XLA_FLAGS" in os.environ) == chosen
+    if chosen:
+        monkeypatch.setenv("XLA_FLAGS", "--mine")
+        process.choose_products(tmp_path / "cpuinfo")
+        assert os.environ["XLA_FLAGS"] == "--mine"
+
+
+def test_products_of_another_tensorflow_or_system(tmp_path, monkeypatch):
+    monkeypatch.setattr(process.importlib.metadata, "version", lambda package: "2.20.0")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    (tmp_path / "cpuinfo").write_text("flags : avx\n")
+    process.choose_products(tmp_path / "cpuinfo")
+    process.choose_products(tmp_path / "none")
+    assert "XLA_FLAGS" not in os.environ
+
+
+def test_a_missing_package_is_said_before_any_is_imported(monkeypatch):
+    monkeypatch.setattr(process, "_PACKAGES", ("sys", "not_here"))
+    for verbose in (False, True):
+        with pytest.raises(UserError, match=r"^not_here is not installed, run: pip"):
+            process.import_quietly(verbose)

@@ -356,14 +356,6 @@ def test_one_training_at_a_time_in_a_folder(training):
     play(training(3))
 
 
-def test_an_unwritable_folder_is_said_before_training(training, tmp_path):
-    (tmp_path / "file").write_text("")
-    for flag in ("MODEL_DIR", "IMAGE_DIR"):
-        with pytest.raises(UserError, match=f"--{flag.lower().replace('_', '-')}"), \
-                training(3, **{flag: str(tmp_path / "file" / "below")}):
-            pytest.fail("it would train")
-
-
 @pytest.mark.parametrize("error", [None, UserError])
 def test_everything_is_closed_in_the_end(error, training):
     log, closed = training(2), []

@@ -145,7 +145,7 @@ class Program(plain.Program):
         specs += [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.tensors()]
         function = tf.function(self._body, jit_compile=True, autograph=False)
         vector = tf.TensorSpec([self.size + self.noise], tf.float32)
-        return _caller(function.get_concrete_function(*specs, vector))
+        return _caller(self._identified(function.get_concrete_function(*specs, vector)))
 
     def _memory(self, size):
         array, self.tensor = _shared_memory(size)

@@ -13,12 +13,15 @@ product.
 """
 
 import functools
+import hashlib
 import inspect
 import threading
 import weakref
 
 import numpy as np
 import tensorflow as tf
+
+from common.files.compile_cache import compile_cache
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
 _STATE = (int, float, dict, tf.Tensor)  # attributes that change without another code
@@ -93,10 +96,12 @@ class _Bound:
                 print(f"{method.__qualname__} reads self.{changed}, which has changed, so it is "
                       "compiled again: make it an argument if it changes often.", flush=True)
             if program is None or changed:
-                if what and not programs.announced:
-                    print(what, flush=True)
-                    programs.announced = True
                 program = programs[key] = _compile(programs, part, method, kinds)
+                with compile_cache.compiling(program.identity) as kept:  # by the first call
+                    if what and not kept and not programs.announced:
+                        print(what, flush=True)
+                        programs.announced = True
+                    return program(numbers)
             return program(numbers)
 
 
@@ -165,7 +170,13 @@ class Program:
     def _compile(self):
         function = tf.function(self._body, jit_compile=True, autograph=False)
         vector = tf.TensorSpec([None], tf.float32)  # what noise is asked for, tracing finds out
-        return function.get_concrete_function(vector, *self.tensors())
+        return self._identified(function.get_concrete_function(vector, *self.tensors()))
+
+    def _identified(self, function):
+        """The concrete function; `identity` names what XLA will make of it, for the cache."""
+        graph = function.graph.as_graph_def().SerializeToString(deterministic=True)
+        self.identity = hashlib.sha256(function.name + graph).hexdigest()[:20]
+        return function
 
     def tensors(self):
         """The tensors that are attributes of the object; a number may have taken their place."""

@@ -16,13 +16,18 @@ _NEXT_STEP = "Restore the file, or train again with --train."
 
 
 def find(model_dir, algorithm, env_id, preset="chapter"):
-    """The file to load: one's own or, where there is none, the shipped one, and a line says so."""
+    """The file to load: one's own or, where there is none, the shipped one.
+
+    Raises:
+        UserError: there is neither.
+    """
     own = weights_path(model_dir, algorithm, env_id, preset)
     shipped = weights_path(SHIPPED, algorithm, env_id, preset)
-    if not os.path.lexists(own) and shipped.is_file():
-        print(f"There is no {one_line(own)} yet: using the shipped weights.", flush=True)
-        return shipped
-    return own
+    if os.path.lexists(own):
+        return own
+    if not shipped.is_file():
+        raise _missing(own, algorithm, env_id)
+    return shipped
 
 
 def save(path, algorithm, env_id, networks, unit_actions=False):

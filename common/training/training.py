@@ -11,7 +11,6 @@ from common.errors import UserError
 from common.files import names
 from common.files.digest import digest
 from common.files.lock import locked
-from common.files.whole import check_writable
 from common.training import board, checkpoint, curve
 from common.training.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluation, print_returns
 from common.training.progress import Progress
@@ -64,8 +63,6 @@ class Training:
         with contextlib.ExitStack() as opened:
             opened.enter_context(contextlib.closing(self.env))
             opened.enter_context(contextlib.closing(self.evaluation))
-            check_writable(self.weights.parent, "--model-dir", self.weights.name, self.state.name)
-            check_writable(self.image.parent, "--image-dir", self.image.name)
             opened.enter_context(locked(self.weights.parent))
             opened.enter_context(process.signals_noted())
             self.opened = opened.pop_all()
