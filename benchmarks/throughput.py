@@ -434,9 +434,10 @@ def whole(library, algorithm, steps):
         player.train_and_save(steps, Path(folder, "agent"))
 
 
-def whole_commands(algorithm, steps, rounds):
+def whole_commands(algorithm, steps, rounds, without):
     """The whole commands of one algorithm, in turns: lists of what each run took, by contestant."""
-    runs = {name: [] for name in having(algorithm, [FIRST, SECOND, *OTHERS])}
+    contestants = [FIRST, SECOND, *(name for name in OTHERS if name not in without)]
+    runs = {name: [] for name in having(algorithm, contestants)}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:  # a fresh copy has nothing compiled yet
             for script in ALGORITHMS:
@@ -568,6 +569,8 @@ def main():
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--only", choices=["whole", "steps"], help="whole commands, or steps; the "
                         "results file keeps the others")
+    parser.add_argument("--without", nargs="+", choices=OTHERS, default=[], help="do not measure "
+                        "their whole commands; the results file keeps what it has of them")
     parser.add_argument("--rounds", type=int, help="turns of each (default: 9 of steps, 3 of whole "
                         "commands; with --quick: 3 and 1)")
     parser.add_argument("--quick", action="store_true",
@@ -581,13 +584,13 @@ def main():
     machine += f", {date.today()}"
     print(machine, flush=True)
     if args.before:
-        compare_steps(args)
+        compare_steps(args, {})
         return
     file = Path(args.json)
     report = json.loads(file.read_text()) if file.exists() else {}
     for part, compare in {"whole": compare_whole, "steps": compare_steps}.items():
         if args.only in (None, part):
-            found = compare(args)
+            found = compare(args, report.get(part, {}))
             report[part] = {"machine": machine, "command": " ".join(sys.argv), **found}
             file.write_text(json.dumps(report, indent=1) + "\n")
             if part == "whole":
@@ -595,11 +598,18 @@ def main():
                 picture(args.picture, found["chapter"], f"{title}\n{machine}")
 
 
-def compare_whole(args):
-    """Measure the whole commands and print tables of them: dict for the JSON file."""
+def compare_whole(args, before):
+    """Measure the whole commands and print tables of them: dict for the JSON file.
+
+    before: the same of an earlier run, {} if there is none.
+    """
     episodes, rounds = (20, 1) if args.quick else (100, 3)
-    results = {algorithm: whole_commands(algorithm, episodes * 200, args.rounds or rounds)
-               for algorithm in args.algorithms}
+    results = {}
+    for algorithm in args.algorithms:
+        kept = before.get("chapter", {}).get(algorithm, {})
+        results[algorithm] = {name: kept[name] for name in args.without if name in kept}
+        results[algorithm] |= whole_commands(algorithm, episodes * 200, args.rounds or rounds,
+                                             args.without)
     names = [SECOND, FIRST, *OTHERS]
     for what, digits in {"seconds": 1, "processor seconds": 1, "peak megabytes": 0}.items():
         medians = {algorithm: {name: statistics.median(run[what]) for name, run in runs.items()}
@@ -609,7 +619,7 @@ def compare_whole(args):
     return {"episodes": episodes, "chapter": results}
 
 
-def compare_steps(args):
+def compare_steps(args, before):
     """Measure the steps and print tables of them: dict for the JSON file."""
     rounds, share = (3, 0.3) if args.quick else (9, 1.0)
     report = {}
