@@ -30,7 +30,8 @@ from common.files.digest import digest
 from common.files.lock import locked
 from common.files.names import ROOT, task_name
 from common.files.whole import check_writable, write_atomically
-from common.flags import Command, Parser
+from common.flags import Command, Parser, is_script
+from common.tasks.making import make
 from common.training.screen import bar
 
 ALGORITHMS = ["ddpg", "td3", "sac"]
@@ -53,6 +54,14 @@ def _seeds(word):
         raise argparse.ArgumentTypeError("must be whole numbers or upward ranges such as 0-9, in "
                                          f"[0, {2**32 - 1}], got {word!r:.40}")
     return range(first, last + 1)
+
+
+def _script(word):
+    """A script beside this one, with or without .py."""
+    path = ROOT / f"{word.removesuffix('.py')}.py"
+    if not is_script(path):
+        raise argparse.ArgumentTypeError(f"{path} is no script like td3.py")
+    return path.stem
 
 
 def _workers(word):
@@ -80,7 +89,8 @@ def parse(argv):
         "\nUnless given:\n  " + "\n  ".join(f"{flag} {value}" for flag, (value,) in USUAL.items()),
     )
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", default=ALGORITHMS,
-                        choices=ALGORITHMS, help="any of ddpg, td3, sac (default: all)")
+                        type=_script, help="any of ddpg, td3, sac (default: all), or a copy of "
+                        "one, mytd3.py, with an ALG_NAME of its own")
     parser.add_argument("--seeds", nargs="+", type=_seeds, default=[range(10)], metavar="N",
                         help="seeds of the runs, such as 0-9 or 1 2 5 (default: 0-9)")
     parser.add_argument("--workers", type=_workers, metavar="N", default=os.cpu_count() or 1,
@@ -244,6 +254,8 @@ def main(argv):
     args, given = parse(argv)
     sys.path.append(os.getcwd())  # where the module of an --env may lie
     settings = settings_of(args, given)
+    for env_id in {one.args.env_id for one in settings}:
+        make(env_id).close()  # or thirty trainings would say one after the other what is wrong
     check_writable(args.image_dir, "--image-dir")
     with locked(args.runs_dir, "--runs-dir", "compare.lock"):
         everything, finished, failed = all_runs(settings, args.seeds), {}, []
@@ -269,6 +281,7 @@ def main(argv):
 
 if __name__ == "__main__":
     process.prepare("compare.py")
+    process.take_signals()
     try:
         sys.exit(main(sys.argv[1:]))
     except process.Stopped:

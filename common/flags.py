@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from common import presets, process
 from common.errors import UserError, one_line
 from common.files.compile_cache import compile_cache
-from common.files.names import picture_path, present_id, state_path, weights_path
+from common.files.names import fixed, picture_path, present_id, state_path, weights_path
 from common.files.whole import check_writable
 
 # Constants of every run, which are flags of every script, written as a script's are.
@@ -94,13 +94,22 @@ def parse(namespace):
         print(error, file=sys.stderr)
         sys.exit(2)
     namespace.update(settings.constants)
+    for name in "model_dir", "image_dir", "record", "tensorboard":
+        if isinstance(getattr(settings, name), str):
+            setattr(settings, name, fixed(getattr(settings, name)))
     _check_files(settings)
     _import_packages(verbose=settings.verbose)
+    process.take_signals()
     if settings.eager:
         import tensorflow as tf
 
         tf.config.run_functions_eagerly(True)
     return settings
+
+
+def is_script(path):
+    """Whether a file is a script whose command line parse() reads."""
+    return path.is_file() and b"\nargs = flags.parse(globals())" in path.read_bytes()
 
 
 def _import_packages(**how):
@@ -212,6 +221,9 @@ class Command:
         near = [flag for flag in known if name and flag.startswith(name)]
         near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f"did you mean {known[near[0]]}? " if near else ""
+        for other in sorted(self.script.parent.glob("*.py")):
+            if other != self.script and is_script(other) and typed in Command(other).flags:
+                hint = f"it is a flag of {other.name}; "
         what = f"unknown {'flag' if typed.startswith('-') else 'argument'}"
         return f"{what} {one_line(typed, 80)!s}; {hint}{self.name} --help lists all flags"
 
@@ -231,6 +243,12 @@ def _check_together(settings):
             if values.get(least, 0) >= size:
                 raise UserError(f"--replay-buffer-size must be larger than --{flag}, or nothing "
                                 f"is learned, got {size} and {values[least]}")
+        episodes, most = values.get("TRAIN_EPISODES", math.inf), values.get("MAX_STEPS", math.inf)
+        most = settings.train_steps or episodes * most
+        least = max(values.get("BATCH_SIZE", 0), values.get("LEARN_AFTER", 0))
+        if most <= least and not settings.resume:
+            raise UserError(f"nothing would be learned: this run makes {most} transitions at most, "
+                            f"and learning starts after {least} (--learn-after, --batch-size)")
         if settings.keep == "best" and not settings.evaluate_every:
             raise UserError("--keep best needs --evaluate-every: what is best has to be measured")
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -257,8 +275,8 @@ def _check_files(settings):
                   picture_path(settings.image_dir, *settings.task))
     if settings.train:
         if own.resolve().is_relative_to(weights.SHIPPED):
-            raise UserError(f"--model-dir {settings.model_dir}: has the weights that ship, which "
-                            "no training overwrites. Choose another folder.")
+            raise UserError(f"--model-dir {one_line(Path(settings.model_dir))}: has the weights "
+                            "that ship, which no training overwrites. Choose another folder.")
         check_writable(own.parent, "--model-dir", own.name, state.name)
     else:
         weights.find(settings.model_dir, *settings.task)

@@ -1,5 +1,7 @@
 """What the scripts need of networks beyond TensorLayer: first weights, saving and loading."""
 
+from pathlib import Path
+
 import tensorflow as tf
 
 from common.engine.variables import networks_of
@@ -24,8 +26,8 @@ def save(agent, settings, path=None):
     """Save an agent's networks into the npz file `path`, or the usual one; returns its path."""
     path = path or weights_path(settings.model_dir, *settings.task)
     task = settings.algorithm, settings.env_id
-    weights.save(path, *task, networks_of(agent), settings.unit_actions)
-    print(f"Saved {path}", flush=True)
+    weights.save(Path(path).expanduser(), *task, networks_of(agent), settings.unit_actions)
+    print(f"Saved {one_line(path)}", flush=True)
     return path
 
 
@@ -41,4 +43,4 @@ def load(agent, settings, path=None):
         if path != own:
             print(f"There is no {one_line(own)} yet: using the shipped weights.", flush=True)
     task = settings.algorithm, settings.env_id
-    weights.load(path, *task, networks_of(agent), settings.unit_actions)
+    weights.load(Path(path).expanduser(), *task, networks_of(agent), settings.unit_actions)

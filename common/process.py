@@ -4,15 +4,17 @@ Outside a training, Ctrl-C, SIGTERM and a closed terminal end a script at once. 
 first of them is noted, and the episode is played to its end; the second ends the script at once.
 """
 
+import atexit
 import contextlib
-import importlib.metadata
+import gc
 import importlib.util
 import logging
 import os
 import signal
 import sys
-import tempfile
 import warnings
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 from common.errors import UserError, one_line
 
@@ -21,7 +23,7 @@ from common.errors import UserError, one_line
 _WARNERS = r"(.*[\\/])?(tensorlayer|pygame)([\\/.]|$)"
 
 _PACKAGES = "numpy", "tensorflow", "tensorlayer", "gym", "gymnasium", "matplotlib", "filelock"
-_NOT_INSTALLED = "{} is not installed, run: pip install -r requirements.txt"
+_WITHOUT_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=reduce"  # a list without products
 
 
 class Stopped(SystemExit):
@@ -29,15 +31,17 @@ class Stopped(SystemExit):
 
 
 class _Signals:
+    importing = True  # the script's imports are not over
     held = False  # a training is going on
     noted = None  # the number of the first signal during it
     terminals = ()  # which of the descriptors 1 and 2 are one; a closed one no longer says so
 
 
 def prepare(prog, verbose=False):
-    """Set up the streams, the signals and the last line of the process of a script that is run.
+    """Set up the streams and the last line of the process of a script that is run.
 
-    From here on a UserError ends it with one line on stderr, and a closed output without a word.
+    From here on a UserError ends it with one line on stderr, a closed output without a word, and
+    Ctrl-C as the system has it, until take_signals(): an import might swallow an exception.
 
     Args:
         prog: the script's name, with which its lines on stderr begin.
@@ -50,6 +54,13 @@ def prepare(prog, verbose=False):
             getattr(sys, name).reconfigure(errors="backslashreplace", line_buffering=True)
     _Signals.terminals = [number for number in (1, 2) if os.isatty(number)]
     sys.excepthook = _one_line_hook(prog, verbose, sys.excepthook)
+    with contextlib.suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def take_signals():
+    """The imports are over: signals end a training after its episode, anything else at once."""
+    _Signals.importing = False
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last, a closed terminal, not on Windows
         number = getattr(signal, name, None)
         if number and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):  # nohup
@@ -114,6 +125,10 @@ def _one_line_hook(prog, verbose, default):
         elif issubclass(kind, MemoryError) or kind.__name__ == "ResourceExhaustedError":
             line = (f"the memory is too small ({one_line(error, limit=200)}): choose a smaller "
                     "--hidden-dim, --batch-size, --replay-buffer-size or --memory-capacity")
+            if "No space left" in str(error):  # as TensorFlow calls it
+                line = f"the disk is full ({one_line(error, limit=200)}): free some space"
+        elif _Signals.importing:
+            line = _hiding_file()
         if not line or (verbose and error.__cause__ is not None):
             default(kind, error, traceback)
         if line:
@@ -127,42 +142,55 @@ def choose_products(cpuinfo="/proc/cpuinfo"):
 
     TensorFlow 2.21 takes YNNPACK, which on a processor with AVX and no FMA takes three times as
     long as oneDNN, the library of before. Elsewhere the two are level.
+
+    Raises:
+        UserError: the processor has no AVX, without which TensorFlow aborts.
     """
-    with contextlib.suppress(OSError, importlib.metadata.PackageNotFoundError):
+    from importlib import metadata  # late, with all that it imports: see _hiding_file()
+
+    with contextlib.suppress(OSError, metadata.PackageNotFoundError):
         with open(cpuinfo, encoding="utf-8") as file:
             found = next((line.split() for line in file if line.startswith("flags")), [])
-        if "avx" in found and "fma" not in found and importlib.metadata.version(
-                "tensorflow").startswith("2.21."):  # others might not know the flag, and abort
-            # a list of YNNPACK's tasks in which products are missing
-            os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=reduce")
+        if found and "avx" not in found:
+            raise UserError("this processor has no AVX, which TensorFlow needs: use another one")
+        if found and "fma" not in found and metadata.version("tensorflow").startswith("2.21."):
+            # others might not know the flag, and abort
+            os.environ.setdefault("XLA_FLAGS", _WITHOUT_YNNPACK)
 
 
 def import_quietly(verbose, imported=False):
     """Import TensorFlow and TensorLayer without a word, and keep them silent afterwards.
 
     TensorFlow's C++ writes its first lines straight to descriptor 2, before it looks at any log
-    level. So the imports, and only they, happen with that descriptor pointing elsewhere.
-    Environment variables and Python warning options that are already set win.
+    level. So the imports, and only they, happen with that descriptor pointing elsewhere, unless
+    XLA_FLAGS is set, for which XLA may abort. A script that is run sets Keras, Matplotlib and
+    Python's warnings right for itself; a program that imports one is told what is wrong.
 
     Args:
-        verbose: True does nothing at all, and every message appears.
-        imported: the script is a library of a program: TensorFlow's logger is left alone.
+        verbose: True shows every message.
+        imported: the script is a library of a program, whose settings stay.
 
     Raises:
-        UserError: a package is not installed.
+        UserError: a package is not installed or hidden by a file, or Keras is set otherwise.
         Exception: whatever else an import raised; what it had written is shown first.
     """
     for name in _PACKAGES:
         if name not in sys.modules and importlib.util.find_spec(name) is None:
-            raise UserError(_NOT_INSTALLED.format(name))
-    if verbose:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    if not sys.warnoptions:
-        warnings.filterwarnings("ignore", module=_WARNERS)
+            raise UserError(_not_installed(name))
+    if not imported:
+        os.environ.update(KERAS_BACKEND="tensorflow", TF_USE_LEGACY_KERAS="0", MPLBACKEND="agg")
+        if any(option.startswith("error") for option in sys.warnoptions):
+            warnings.simplefilter("default")  # or a package's first warning would end the run
+    if not verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        if not sys.warnoptions:
+            warnings.filterwarnings("ignore", module=_WARNERS)
+    collects = gc.isenabled()
+    gc.disable()  # what is imported stays: to look through it again and again takes 0.7 s
+    loud = verbose or os.environ.get("XLA_FLAGS") not in (None, _WITHOUT_YNNPACK)
     try:
-        with _stderr_aside():
+        with contextlib.nullcontext() if loud else _stderr_aside():
             import tensorflow as tf
             import tensorlayer as tl
 
@@ -171,15 +199,60 @@ def import_quietly(verbose, imported=False):
             with contextlib.suppress(tf.errors.OpError):
                 tf.function(lambda: tf.constant(0.0) + 1.0, jit_compile=True, autograph=False)()
     except ModuleNotFoundError as error:
-        raise UserError(_NOT_INSTALLED.format(error.name)) from error
+        if _hiding_file():
+            raise
+        raise UserError(_not_installed(error.name)) from error
+    finally:
+        if collects:
+            gc.enable()
     if not imported:
-        tf.get_logger().setLevel(logging.ERROR)
-    tl.logging.set_verbosity(tl.logging.ERROR)
+        gc.freeze()
+        atexit.register(gc.freeze)  # nor at the end: another second
+        tf.keras.backend.set_floatx("float32")  # ~/.keras/keras.json may have another
+    _check_keras(tf.keras)
+    if not verbose:
+        if not imported:
+            tf.get_logger().setLevel(logging.ERROR)
+        tl.logging.set_verbosity(tl.logging.ERROR)
+
+
+def _not_installed(name):
+    step = "pip install -r requirements.txt"
+    venv = Path(__file__).parent.parent / ".venv"
+    if venv.is_dir() and Path(sys.prefix).resolve() != venv.resolve():
+        step = ".venv\\Scripts\\activate" if os.name == "nt" else "source .venv/bin/activate"
+    return f"{name} is not installed, run: {step}"
+
+
+def _hiding_file():
+    """A line on a file beside the script that was imported in place of another module, or ""."""
+    here = sys.path[0]
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file in (os.path.join(here, f"{name}.py"), os.path.join(here, name, "__init__.py")) and (
+                PathFinder.find_spec(name, sys.path[1:])):
+            return f"{file} hides Python's or a package's {name}: rename it"
+    return ""
+
+
+def _check_keras(keras):
+    """Raise UserError unless Keras 3 computes with TensorFlow, in float32."""
+    wrong = ""
+    if not keras.__version__.startswith("3."):
+        wrong = "version 2 (TF_USE_LEGACY_KERAS is set)"
+    elif keras.config.backend() != "tensorflow":
+        wrong = f"the backend {keras.config.backend()} (KERAS_BACKEND or ~/.keras/keras.json)"
+    elif keras.config.floatx() != "float32":
+        wrong = f"numbers of {keras.config.floatx()} (set_floatx or ~/.keras/keras.json)"
+    if wrong:
+        raise UserError(f"Keras has {wrong}: the agents need Keras 3, TensorFlow and float32")
 
 
 @contextlib.contextmanager
 def _stderr_aside():
     """Point file descriptor 2 to a temporary file; if the block fails, show what it caught."""
+    import tempfile  # late, with all that it imports: see _hiding_file()
+
     try:
         stderr, caught = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     except OSError:  # closed: nobody is disturbed; or there is no place for a file
@@ -190,7 +263,7 @@ def _stderr_aside():
             os.dup2(caught.fileno(), 2)
             yield
         except Exception as error:
-            if not isinstance(error, ModuleNotFoundError):  # which says it all
+            if not (isinstance(error, ModuleNotFoundError) or _hiding_file()):  # that says it all
                 caught.seek(0)
                 os.write(stderr, caught.read())
             raise

@@ -32,7 +32,7 @@ def settings(line):
 
 
 def test_every_combination_is_a_curve():
-    found = settings("--algorithms ddpg td3 --gamma 0.9 0.99 --soft-tau 0.01 0.1 --steps 5e3")
+    found = settings("--algorithms ddpg td3 --gamma 0.9 0.99 --soft-tau 0.01 0.1 --steps 12e3")
     assert list(found) == [
         "DDPG, gamma 0.9",  # which has no --soft-tau
         "DDPG, gamma 0.99",
@@ -43,7 +43,7 @@ def test_every_combination_is_a_curve():
     ]
     one = found["TD3, gamma 0.99, soft-tau 0.1"]
     assert (one.args.script.name, one.args.preset, one.args.train_steps) == ("td3.py", "chapter",
-                                                                             5000)
+                                                                             12000)
     assert (one.constants["GAMMA"], one.constants["SOFT_TAU"]) == (0.99, 0.1)
     assert "--gamma 0.99" in " ".join(one.words)
 
@@ -87,7 +87,7 @@ def test_the_command_is_told_without_the_places():
 @pytest.mark.parametrize(("line", "message"), [
     ("--gama 0.9", "--gama is no constant of ddpg.py, td3.py, sac.py"),
     ("--env Pendulum-v1 Hopper-v5", "--env takes one environment"),
-    ("--steps 100", r"--evaluate-every must be in \[1, --steps\]"),
+    ("--steps 100 --algorithms td3", r"--evaluate-every must be in \[1, --steps\]"),
     ("--evaluate-every 0", r"--evaluate-every must be in \[1, --steps\]"),
     ("--seed 3", "--seed: comparisons take several, use --seeds"),
     ("--episodes 5", "--episodes: comparisons count steps, use --steps"),
@@ -102,7 +102,8 @@ def test_mistakes_are_named(line, message):
 
 
 @pytest.mark.parametrize(("line", "message"), [
-    ("--algorithms ppo", "ppo"),
+    ("--algorithms ppo", "ppo.py is no script like td3.py"),
+    ("--algorithms compare", "compare.py is no script like td3.py"),
     ("--seeds 7 5-2", "upward ranges such as 0-9, in [0, 4294967295], got '5-2'"),
     ("--seeds 4294967296", "in [0, 4294967295], got '4294967296'"),
     ("--workers 0", "--workers: must be a whole number in [1, 9999], got '0'"),
@@ -251,7 +252,14 @@ def test_a_second_comparison_in_the_folder_is_refused(tmp_path, monkeypatch):
     trainings = Trainings(monkeypatch)
     refused = pytest.raises(UserError, match=r"runs: is in use by process \d+ .*--runs-dir\.$")
     with locked(tmp_path / "runs", "--runs-dir", "compare.lock"), refused:
-        compare.main([*places(tmp_path), "--seeds", "0", *TINY])
+        compare.main([*places(tmp_path), "--algorithms", "td3", "--seeds", "0", *TINY])
+    assert not trainings.started
+
+
+def test_an_environment_that_is_not_there_starts_nothing(tmp_path, monkeypatch):
+    trainings = Trainings(monkeypatch)
+    with pytest.raises(UserError, match="--env Nope-v0: there is no such environment"):
+        compare.main([*places(tmp_path), "--algorithms", "td3", "--env", "Nope-v0", *TINY])
     assert not trainings.started
 
 
@@ -260,7 +268,7 @@ def test_a_folder_that_is_a_file(flag, tmp_path, monkeypatch):
     (tmp_path / "FILE").write_text("kept")
     trainings = Trainings(monkeypatch)
     with pytest.raises(UserError, match=f"^{flag} .*FILE.*: cannot be written "):
-        compare.main([*places(tmp_path), flag, str(tmp_path / "FILE"), "--seeds", "0", *TINY])
+        compare.main([*places(tmp_path), flag, str(tmp_path / "FILE"), "--algorithms", "td3", *TINY])
     assert not trainings.started and (tmp_path / "FILE").read_text() == "kept"
 
 

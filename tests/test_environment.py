@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import types
+from decimal import Decimal
 from pathlib import Path
 
 import gym
@@ -16,8 +17,10 @@ import pytest
 from common.errors import UserError
 from common.files.names import present_id
 from common.process import Stopped
+from common.tasks import making
 from common.tasks.environment import Environment
 from common.tasks.making import make
+from common.training.checkpoint import _as_json, _from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = [gym, gymnasium]
@@ -217,13 +220,55 @@ def test_the_generator_can_be_restored(env_id):
     env, other = make(env_id), make(env_id)
     env.reset(seed=3)
     other.seed(4)
-    other.restore_generator(json.loads(json.dumps(env.generator_state())))
+    other.restore_generators(json.loads(json.dumps(env.generator_states())))
     for _ in range(3):
         np.testing.assert_array_equal(env.reset(), other.reset())
-    env = wrapped()
-    env.unwrapped.np_random = np.random.RandomState(3)  # has no bit generator
-    env.restore_generator(env.generator_state())
-    assert env.generator_state() is None
+
+
+OF_ONES_OWN = {
+    "RandomState": lambda: np.random.RandomState(3),
+    **{kind: lambda kind=kind: np.random.Generator(getattr(np.random, kind)(3))
+       for kind in ("PCG64", "MT19937", "Philox", "SFC64")},
+}
+
+
+@pytest.mark.parametrize("kind", OF_ONES_OWN)
+def test_generators_of_ones_own_go_on(kind, capsys):
+    env, other = (wrapped(rng=OF_ONES_OWN[kind](), np_random=OF_ONES_OWN[kind]())
+                  for _ in range(2))
+    expected = []
+    for generator in env.unwrapped.rng, env.unwrapped.np_random:
+        generator.normal(size=5)
+    states = _from_json(json.loads(json.dumps(_as_json(env.generator_states()))))
+    for generator in env.unwrapped.rng, env.unwrapped.np_random:
+        expected.append(generator.normal(size=3).tolist())
+    other.restore_generators(states)
+    assert [generator.normal(size=3).tolist()
+            for generator in (other.unwrapped.rng, other.unwrapped.np_random)] == expected
+    assert capsys.readouterr().out == ""
+    del other.unwrapped.rng  # one that a reset() makes
+    other.restore_generators(states)
+    said = capsys.readouterr().out
+    assert "Task.rng is not there before the first reset()" in said and said.count("\n") == 1
+
+
+def test_what_an_environment_calls_its_env_is_its_own_affair():
+    for thing in (None, object(), wrapped()):
+        env = wrapped(env=thing)
+        env.restore_generators(env.generator_states())
+        assert env.statistics() == []
+
+
+@each_library
+def test_a_wrapper_with_statistics_is_told_of_once(library, monkeypatch, capsys):
+    monkeypatch.setattr(making, "_said", set())
+    wrapper = library.wrappers.NormalizeObservation
+    env_id = registered(library, lambda **options: wrapper(class_of(library)(**options)))
+    make(env_id)
+    make(env_id)
+    said = capsys.readouterr().out
+    assert said == ("NormalizeObservation keeps statistics of its own, which are not saved: "
+                    "evaluations and --test begin with new ones.\n")
 
 
 @pytest.mark.parametrize("truncated", [False, np.bool_(True), 1])
@@ -275,8 +320,8 @@ def first_refusal(place, bad, at):
         ([1.0, np.nan], "[1.0, nan]", "ValueError: not finite"),
         (np.float32([np.inf, -np.inf]), "[ inf -inf]", "ValueError: not finite"),
         ([0.0, 1e39], "[0.0, 1e+39]", "ValueError: not finite"),  # beyond float32
-        (None, "None", "TypeError: no numbers"),
-        ([0.0, None], "[0.0, None]", "TypeError: no numbers"),
+        (None, "None", "TypeError: float() argument must be"),
+        ([0.0, None], "[0.0, None]", "TypeError: float() argument must be"),
         (["1", "2"], "['1', '2']", "TypeError: no numbers"),
         ([[1.0], [1.0, 2.0]], "[[1.0], [1.0, 2.0]]", "inhomogeneous"),
     ],
@@ -312,12 +357,23 @@ def test_a_result_that_cannot_be(place, bad, at, what):
     assert message.startswith(f"--env Task-v0: its {call}() returned {reward}") and what in message
 
 
-@pytest.mark.parametrize("reward", [2.5, [2.5], np.float32(2.5), np.array([[2.5]]), 3.4e38])
+class Number:
+    def __float__(self):
+        return 2.5
+
+
+@pytest.mark.parametrize("reward", [2.5, [2.5], np.float32(2.5), np.array([[2.5]]), 3.4e38,
+                                    Decimal("2.5"), Number()])
 def test_a_reward_that_is_one_number(reward):
     env = wrapped(reward=reward)
     env.reset()
     given = env.step([0.0])[1]
     assert type(given) is float and given in (2.5, 3.4e38)
+
+
+def test_an_observation_of_objects():
+    env = wrapped(observation=np.array([Decimal("0.5"), 2], dtype=object))
+    assert env.reset().tolist() == [0.5, 2.0]
 
 
 def test_one_bad_number_among_many():
@@ -495,6 +551,12 @@ def test_a_module_that_is_not_there(here):
     message = refusal(make, "no_such_module:Mine-v0")
     assert "--env no_such_module:Mine-v0" in message and "No module named" in message
     assert f"it is not in {here}: start in the folder that holds it, or pip" in message
+
+
+@pytest.mark.parametrize("written", ["mine.py:Task-v0", "./mine:Task-v0", "./mine.py:Task-v0"])
+def test_a_module_that_is_written_as_a_file(written, here):
+    (here / "mine.py").write_text(MINE)
+    assert refusal(make, written).endswith("; write --env mine:Task-v0.")
 
 
 @pytest.mark.parametrize(

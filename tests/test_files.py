@@ -195,6 +195,14 @@ def test_a_lock_ends_with_its_block_and_has_a_name(tmp_path):
     assert_free(tmp_path)
 
 
+def test_what_a_killed_save_left_goes(tmp_path):
+    (tmp_path / ".weights.npz.0badf00d.tmp").write_bytes(bytes(100))
+    (tmp_path / "mine.tmp").write_text("kept")
+    with locked(tmp_path):
+        assert not (tmp_path / ".weights.npz.0badf00d.tmp").exists()
+    assert (tmp_path / "mine.tmp").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_children_neither_release_nor_keep_it(tmp_path):
     then = """

@@ -10,6 +10,7 @@ import pytest
 
 from common import flags, presets, process
 from common.errors import UserError
+from common.files import names
 from common.files.names import present_id
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,9 +64,11 @@ def read(script, line):
 
 
 @pytest.fixture
-def as_a_script(monkeypatch):
+def as_a_script(tmp_path, monkeypatch):
     """Run a script's text in this process, as if from the command line; returns its names."""
     monkeypatch.setattr(process, "prepare", lambda prog, verbose: None)
+    monkeypatch.setattr(process, "take_signals", lambda: None)
+    monkeypatch.setattr(names, "START", str(tmp_path))
     monkeypatch.setattr(process, "import_quietly", lambda verbose: None)
 
     def run(script, *words):
@@ -288,6 +291,23 @@ def test_an_unknown_flag_is_one_line(script, refused, word, meant):
     hint = f"did you mean {meant}? " if meant else ""
     line = f"td3.py: unknown flag {word.split('=')[0]}; {hint}td3.py --help lists all flags"
     assert refused(script, "--train", word) == line
+
+
+def test_a_flag_of_another_script_is_called_so():
+    with pytest.raises(UserError, match=r"unknown flag --lr-a; it is a flag of ddpg\.py; td3\.py"):
+        read(ROOT / "td3.py", "--train --lr-a 0.1")
+
+
+@pytest.mark.parametrize(("line", "most"), [
+    ("--episodes 50", 10_000), ("--episodes 3 --max-steps 90", 270), ("--steps 9999", 9999),
+])
+def test_a_training_that_would_learn_nothing_is_refused(line, most):
+    with pytest.raises(UserError, match=f"this run makes {most} transitions at most, and learning "
+                                        "starts after 10000 .*--learn-after"):
+        read(ROOT / "ddpg.py", f"--train {line}")
+    assert read(ROOT / "ddpg.py", f"--train --resume {line}").resume
+    assert read(ROOT / "ddpg.py", f"--test {line}").test
+    assert read(ROOT / "ddpg.py", f"--train --learn-after {most - 1} {line}").train
 
 
 @pytest.mark.parametrize(

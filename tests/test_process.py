@@ -21,6 +21,12 @@ import contextlib, logging, os, types
 with contextlib.suppress(OSError):
     os.write(2, b"noise of C++\\n")
 constant = float
+class _Config:
+    def floatx(): return os.environ.get("FLOATX", "float32")
+    def backend(): return os.environ["KERAS_BACKEND"]
+keras = types.SimpleNamespace(
+    __version__="2.15" if os.environ.get("TF_USE_LEGACY_KERAS") == "1" else "3.15", config=_Config,
+    backend=types.SimpleNamespace(set_floatx=lambda kind: os.environ.update(FLOATX=kind)))
 errors = types.SimpleNamespace(OpError=ZeroDivisionError)
 def function(f, **options):
     with contextlib.suppress(OSError):
@@ -50,15 +56,21 @@ def start(tmp_path):
     """Start a script of these lines behind SCRIPT; `ending` ends TensorFlow's import."""
 
     def start(code, *words, ending="", options=(), shell=None, stdout=subprocess.PIPE,
-              stderr=subprocess.PIPE, **variables):
-        (tmp_path / "tensorflow.py").write_text(TENSORFLOW.format(ending))
-        (tmp_path / "tensorlayer.py").write_text(TENSORLAYER)
+              stderr=subprocess.PIPE, module=False, **variables):
+        packages = tmp_path / "packages"
+        packages.mkdir(exist_ok=True)
+        (packages / "tensorflow.py").write_text(TENSORFLOW.replace("{0}", ending))
+        (packages / "tensorlayer.py").write_text(TENSORLAYER)
         (tmp_path / "mine.py").write_text(SCRIPT + code, encoding="utf-8")
         ours = ("PYTHONWARNINGS", "PYTHONDEVMODE", "TF_CPP_MIN_LOG_LEVEL",
-                "PYGAME_HIDE_SUPPORT_PROMPT")
+                "PYGAME_HIDE_SUPPORT_PROMPT", "XLA_FLAGS", "TF_XLA_FLAGS")
         env = {key: value for key, value in os.environ.items() if key not in ours}
-        env |= {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"} | variables
+        env |= {"PYTHONPATH": os.pathsep.join(map(str, (packages, ROOT))),
+                "PYTHONIOENCODING": "utf-8"} | variables
         command = [sys.executable, *options, str(tmp_path / "mine.py"), "--train", *words]
+        if module:
+            command = [sys.executable, "-c", "import mine"]
+            env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
         if shell:
             command = ["bash", "-c", shell.format(" ".join(command))]
         return subprocess.Popen(command, env=env, stdout=stdout, stderr=stderr, text=True,
@@ -106,7 +118,7 @@ def test_what_is_heard_of_the_imports(code, ending, status, out, err, run):
 
 
 def test_what_is_asked_for_appears(run):
-    assert run("", "--verbose", ending="")[2] == ""  # nothing is imported by us
+    assert run("", "--verbose", ending="")[2] == "noise of C++\nnoise of XLA\n"
     assert "noise of C++" in run("import tensorflow", "--verbose")[2]
     code = "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
     assert run(code, TF_CPP_MIN_LOG_LEVEL="0")[1] == "0\n"
@@ -291,10 +303,10 @@ def test_every_name_can_be_printed(run):
 
 
 @pytest.mark.parametrize(("flags", "chosen"), [
-    ("fpu avx sse4_2", True), ("fpu avx fma avx2", False), ("fpu sse4_2", False), ("", False),
+    ("fpu avx sse4_2", True), ("fpu avx fma avx2", False),
 ])
 def test_products_where_a_processor_has_no_fma(flags, chosen, tmp_path, monkeypatch):
-    monkeypatch.setattr(process.importlib.metadata, "version", lambda package: "2.21.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "2.21.0")
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.delenv("XLA_FLAGS")
     (tmp_path / "cpuinfo").write_text(f"model name\t: X\nflags\t\t: {flags}\n")
@@ -306,8 +318,14 @@ def test_products_where_a_processor_has_no_fma(flags, chosen, tmp_path, monkeypa
         assert os.environ["XLA_FLAGS"] == "--mine"
 
 
+def test_a_processor_without_avx(tmp_path):
+    (tmp_path / "cpuinfo").write_text("flags : fpu sse4_2\n")
+    with pytest.raises(UserError, match="has no AVX"):
+        process.choose_products(tmp_path / "cpuinfo")
+
+
 def test_products_of_another_tensorflow_or_system(tmp_path, monkeypatch):
-    monkeypatch.setattr(process.importlib.metadata, "version", lambda package: "2.20.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "2.20.0")
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     (tmp_path / "cpuinfo").write_text("flags : avx\n")
     process.choose_products(tmp_path / "cpuinfo")
@@ -320,3 +338,64 @@ def test_a_missing_package_is_said_before_any_is_imported(monkeypatch):
     for verbose in (False, True):
         with pytest.raises(UserError, match=r"^not_here is not installed, run: pip"):
             process.import_quietly(verbose)
+
+
+# Other people's settings and files
+
+
+def test_a_script_sets_its_own_process_right(run):
+    code = """
+for name in "KERAS_BACKEND", "TF_USE_LEGACY_KERAS", "FLOATX", "MPLBACKEND":
+    print(os.environ[name])
+"""
+    wrong = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "FLOATX": "float64",
+             "MPLBACKEND": "Qt4Agg", "PYTHONWARNINGS": "error"}
+    assert run(code, ending="import warnings; warnings.warn('old')", **wrong) == (
+        0, "tensorflow\n0\nfloat32\nagg\n", "")
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"KERAS_BACKEND": "jax"}, "the backend jax"),
+    ({"TF_USE_LEGACY_KERAS": "1"}, "version 2"),
+    ({"FLOATX": "float16"}, "numbers of float16"),
+    ({}, ""),
+])
+def test_a_program_that_imports_a_script_is_told(wrong, said, run, tmp_path):
+    variables = {"KERAS_BACKEND": "tensorflow"} | wrong
+    done = run("", module=True, **variables)
+    assert (done[0] != 0, said in done[2], "Keras has" in done[2]) == (
+        bool(said), True, bool(said)), done
+
+
+@pytest.mark.parametrize("name", ["queue", "random", "matplotlib"])
+def test_a_file_that_hides_a_module_is_named(name, run, tmp_path):
+    file = tmp_path / f"{name}.py"
+    file.write_text("x = 1\n")
+    uses = {"queue": "SimpleQueue", "random": "Random", "matplotlib": "figure"}[name]
+    line = f"mine.py: {file} hides Python's or a package's {name}: rename it\n"
+    assert run("", ending=f"import {name}; {name}.{uses}") == (1, "", line)
+
+
+def test_a_file_that_hides_nothing_is_left_alone(run, tmp_path):
+    (tmp_path / "mine_too.py").write_text("x = 1\n")
+    status, _, err = run("", ending="import mine_too; mine_too.y")
+    assert status == 1 and "Traceback" in err and "rename it" not in err
+
+
+def test_what_xla_says_of_its_flags_is_heard(run):
+    assert run("", XLA_FLAGS="--no_such_flag")[2] == "noise of C++\nnoise of XLA\n"
+
+
+def test_ctrl_c_during_the_imports_is_the_systems(start):
+    process = start("", ending="print('importing', flush=True); import time; time.sleep(60)")
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert (process.wait(10), process.stderr.read()) == (-signal.SIGINT, "")
+
+
+def test_without_the_environment_the_step_is_to_activate_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "__file__", str(tmp_path / "common" / "process.py"))
+    monkeypatch.setattr(process, "_PACKAGES", ["not_here"])
+    (tmp_path / ".venv").mkdir()
+    with pytest.raises(UserError, match=r"^not_here is not installed, run: .*activate$"):
+        process.import_quietly(False)

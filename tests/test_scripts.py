@@ -89,10 +89,10 @@ def test_train_then_test_shows_the_run_and_nothing_else(script, trained):
         testing[2],
     )
     model, image = f"model/{script.upper()}_Pendulum-v1", f"image/{script}.png"
-    rest = [line for line in without_networks(out) if line not in training + testing]
+    known = [*training, *testing, COMPILING]  # the last, unless it is kept from an earlier run
+    rest = [line for line in without_networks(out) if line not in known]
     assert rest == [
         "Episodes of Pendulum-v1 have 200 steps, but --max-steps 60 cuts them.",
-        COMPILING,
         f"Saved {model}/weights.npz",
         f"Saved {image}",
         "No display: playing on without a window.",
@@ -121,7 +121,7 @@ def test_eager_runs_the_same_lines(trained, tmp_path):
     status, eager, err = run("sac", "--train", "--episodes", 2, *SHORT["sac"], "--eager",
                              folder=tmp_path)
     assert (status, err) == (0, [])
-    assert COMPILING in compiled and COMPILING not in eager
+    assert COMPILING not in eager
     np.testing.assert_allclose(rewards(eager), rewards(compiled)[:2], rtol=1e-3)
 
 

@@ -304,6 +304,7 @@ def handled(monkeypatch):
     numbers = [signal.SIGINT, signal.SIGTERM, *([] if os.name == "nt" else [signal.SIGHUP])]
     before = [signal.getsignal(number) for number in numbers]
     process.prepare("td3.py")
+    process.take_signals()
     yield
     for number, handler in zip(numbers, before):
         signal.signal(number, handler)

@@ -273,7 +273,9 @@ def test_missing_weights_name_the_whole_path_and_what_there_is(shipped, tmp_path
         weights.load(path, "SAC", ENV, make())
     with refused(*said):
         weights.find("model", "SAC", ENV)
-    with refused("DDPG", "There are weights of SAC_Pendulum-v1_tuned, TD3_Pendulum-v1."):
+    with refused("SAC", "There are weights of SAC_Pendulum-v1_tuned."):
+        weights.find("model", "SAC", "Other-v0")
+    with refused("DDPG", "Train first, with --train."):
         weights.find("model", "DDPG", ENV)
 
 

@@ -8,19 +8,17 @@ again.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 
 from common.errors import UserError
 from common.files.names import ROOT
-from common.files.whole import write_atomically
+from common.files.whole import check_writable, write_atomically
 
 LIMIT = 200e6  # bytes, of all folders; the files that were used last stay
 _VARIABLES = "XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS"  # change its code
@@ -38,21 +36,22 @@ class CompileCache:
         That is `.cache/` beside the scripts or, where nobody may write there, a folder of the
         user's; where there is neither, nothing is kept.
         """
+        from importlib import metadata  # late: it imports much
+
         if "tensorflow" in sys.modules:
             return
         for base in ROOT / ".cache", _users_folder():
-            with contextlib.suppress(OSError, importlib.metadata.PackageNotFoundError):
-                version = importlib.metadata.version("tensorflow")
+            with contextlib.suppress(UserError, OSError, metadata.PackageNotFoundError):
+                version = metadata.version("tensorflow")
                 folder = base / f"tensorflow-{version}-{_machine()}"
                 ours = (f'--tf_xla_persistent_cache_directory="{folder.as_posix()}" '
                         "--tf_xla_persistent_cache_device_types=CPU")
                 flags = os.environ.get("TF_XLA_FLAGS", "").replace(ours, "")  # of a parent process
                 if "persistent_cache" in flags:  # the user's own
                     return
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder):
-                    if shutil.disk_usage(folder).free < _FREE:
-                        continue
+                check_writable(folder, "")
+                if shutil.disk_usage(folder).free < _FREE:
+                    continue
                 os.environ["TF_XLA_FLAGS"] = f"{flags} {ours}".strip()
                 self.folder = folder
                 self._tidy(base)

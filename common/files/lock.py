@@ -49,6 +49,9 @@ def locked(folder, flag="--model-dir", name="training.lock"):
             since, command = time.strftime("%Y-%m-%d %H:%M:%S"), one_line(" ".join(sys.argv), 200)
             who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
             write_atomically(holder, lambda file: file.write(who.encode()))
+            for aside in Path(folder).glob(".*.tmp"):  # of a killed process: see whole.py
+                with contextlib.suppress(OSError):
+                    aside.unlink()
         yield
     finally:
         if lock.is_locked:

@@ -1,8 +1,11 @@
 """What the files of a run are called."""
 
 import functools
+import os
 import re
 from pathlib import Path
+
+from common.errors import START
 
 ROOT = Path(__file__).resolve().parent.parent.parent  # of the scripts
 
@@ -19,6 +22,11 @@ def present_id(env_id):
 def plain_env_id(env_id):
     """The environment's id without "gymnasium:", which names the library, not the task."""
     return env_id.removeprefix("gymnasium:")
+
+
+def fixed(path):
+    """A path as it was meant where the program started, wherever it is now; ~ is the home."""
+    return os.path.normpath(os.path.join(START, os.path.expanduser(path)))
 
 
 def safe_name(env_id):
@@ -51,6 +59,7 @@ def picture_path(image_dir, algorithm, env_id, preset="chapter"):
     `DIR/td3_ENV.png` for other environments and folders, `DIR/td3_ENV_PRESET.png` for presets.
     """
     name, task = algorithm.lower(), task_name(env_id, preset)
-    if (plain_env_id(env_id), preset, Path(image_dir)) != ("Pendulum-v1", "chapter", Path("image")):
+    usual = plain_env_id(env_id) == "Pendulum-v1" and preset == "chapter"
+    if not usual or fixed(image_dir) != fixed("image"):
         name += f"_{task}"
     return Path(image_dir) / f"{name}.png"

@@ -132,7 +132,8 @@ def _task(algorithm, env_id, unit_actions):
 
 def _missing(path, algorithm, env_id):
     """The error for a file that is not there; names the presets or tasks that have been trained."""
-    found = [*path.parent.parent.glob("*/weights.npz"), *SHIPPED.glob("*/weights.npz")]
+    own = f"{algorithm.upper()}_*/weights.npz"  # of this algorithm
+    found = [*path.parent.parent.glob(own), *SHIPPED.glob(own)]
     names = sorted({file.parent.name for file in found})
     task = f"{algorithm.upper()}_{task_name(env_id)}"
     presets = [name.removeprefix(task)[1:] or "chapter" for name in names

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import secrets
 from pathlib import Path
 
 from common.errors import UserError, one_line
@@ -26,7 +25,7 @@ def write_atomically(path, write):
     """
     path = Path(path)
     # A random name: two runs never share an aside file, nor meet one left by a killed run.
-    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    aside = path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "xb") as file:
@@ -53,7 +52,7 @@ def check_writable(folder, flag, *names):
     Raises:
         UserError: files cannot be written or renamed there.
     """
-    attempt = Path(folder) / f".attempt.{secrets.token_hex(4)}.tmp"
+    attempt = Path(folder) / f".attempt.{os.urandom(4).hex()}.tmp"
     try:
         write_atomically(attempt, lambda file: file.write(b"x"))
         attempt.unlink()
@@ -62,7 +61,8 @@ def check_writable(folder, flag, *names):
                 raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
     except (UserError, OSError) as error:
         cause = error.__cause__ or error
-        raise _unwritable(f"{flag} {folder}", cause, "Choose another folder.") from error
+        what = f"{flag} {one_line(Path(folder))}"
+        raise _unwritable(what, cause, "Choose another folder.") from error
 
 
 def _unwritable(path, error, next_step):

@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 
+from common.errors import one_line
 from common.files.figures import new_figure, save_figure
 from common.files.names import picture_path
 from common.pendulum import optimum
@@ -57,7 +58,7 @@ def save(agent, settings):
     with new_figure(12, 10.5) as figure:
         draw(figure, columns, start(settings), gamma, one_scale=not standardised)
         save_figure(file, figure)
-    print(f"Saved {file}", flush=True)
+    print(f"Saved {one_line(file)}", flush=True)
 
 
 def _states(angle, speed):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import one_line
 from common.files.names import picture_path, weights_path
 from common.files.whole import write_atomically
 from common.pendulum import explain, optimum
@@ -42,7 +43,7 @@ def described(agent, settings):
         "algorithm": settings.algorithm,
         "environment": settings.env_id,
         "preset": settings.preset,
-        "weights": weights_path(settings.model_dir, *settings.task).as_posix(),
+        "weights": one_line(weights_path(settings.model_dir, *settings.task)).replace("\\", "/"),
         "gamma": settings.constants["GAMMA"],
         # Of standardised rewards, nobody knows the scale.
         "rewardScale": 1.0 if standardised else settings.constants["REWARD_SCALE"],
@@ -74,7 +75,7 @@ def write(file, agents, start):
     best = optimum.value_functions(*_GRID)[-1][::2, ::2]
     html = filled(agents, start, best).encode()
     write_atomically(file, lambda stream: stream.write(html))
-    print(f"Saved {file}", flush=True)
+    print(f"Saved {one_line(file)}", flush=True)
 
 
 def _network(layers):

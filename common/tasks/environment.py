@@ -71,19 +71,36 @@ class Environment:
         """Fix the environment's random numbers, once: later episodes go on from there."""
         self._seed = {"seed": int(seed)}
 
-    def _bit_generator(self):
-        return getattr(getattr(self.unwrapped, "np_random", None), "bit_generator", None)
+    def statistics(self):
+        """The names of wrappers that keep statistics of their own, as NormalizeObservation does."""
+        return [type(layer).__name__ for layer in _layers(self._env)
+                if {"obs_rms", "return_rms"} & vars(layer).keys()]
 
-    def generator_state(self):
-        """The state of the environment's random numbers as a dict for JSON; None if it has none."""
-        return getattr(self._bit_generator(), "state", None)
+    def _generators(self):
+        """NumPy's random generators among the attributes of the environment and its wrappers."""
+        getattr(self.unwrapped, "np_random", None)  # which is made at the first look
+        return {f"{type(layer).__name__}.{name}": value
+                for layer in _layers(self._env) for name, value in vars(layer).items()
+                if isinstance(value, np.random.Generator | np.random.RandomState)}
 
-    def restore_generator(self, state):
-        """Go on with the random numbers of generator_state(), between two episodes."""
-        generator = self._bit_generator()
-        if state is not None and generator is not None:
-            self._seed = {}
-            generator.state = state
+    def generator_states(self):
+        """The states of the environment's random generators: dict from a name to a dict."""
+        return {name: generator.get_state(legacy=False)
+                if isinstance(generator, np.random.RandomState) else generator.bit_generator.state
+                for name, generator in self._generators().items()}
+
+    def restore_generators(self, states):
+        """Go on with the random numbers of generator_states(), between two episodes."""
+        self._seed, present = {}, self._generators()
+        for name, state in states.items():
+            generator = present.get(name)
+            if isinstance(generator, np.random.RandomState):
+                generator.set_state(state)
+            elif generator is not None:
+                generator.bit_generator.state = state
+            else:
+                print(f"--env {self.env_id}: {name} is not there before the first reset(), so its "
+                      "random numbers are not those of the training that was stopped.")
 
     def reset(self, seed=None):
         """Start an episode; return its first state, float32 of shape (state_dim,)."""
@@ -148,7 +165,7 @@ class Environment:
             self.render()  # the last state
             film, self._film = self._film, None
             film.save()
-            print(f"Saved {film.path}", flush=True)
+            print(f"Saved {one_line(film.path)}", flush=True)
 
     def close(self):
         """Finish the film, free the environment and its window; says if freeing them fails."""
@@ -178,6 +195,8 @@ class Environment:
         """An observation as a state: a copy, for some environments write into the same array."""
         try:
             flat = np.asarray(self._flatten(observation) if self._flatten else observation)
+            if flat.dtype.kind == "O":  # Decimals, say; None becomes no number
+                flat = np.array([float(number) for number in flat.ravel()])
             if flat.dtype.kind not in "fiub":  # None would become NaN, a text a number
                 raise TypeError("no numbers")
             with np.errstate(all="ignore"):
@@ -193,14 +212,25 @@ class Environment:
     def _number(self, reward):
         """A reward as a float."""
         try:
-            # An array of one is a number, a text is none.
-            number = float(reward) if isinstance(reward, float) else 0.0 + np.asarray(reward).item()
+            number = reward if isinstance(reward, float) else np.asarray(reward).item()
+            if isinstance(number, str | bytes):  # which float() would read
+                raise TypeError("no number")
+            number = float(number)
             if not -_LARGEST <= number <= _LARGEST:
                 raise OverflowError("not finite")
         except Exception as error:
             what = f"returned the reward {one_line(reward)}, no finite number in float32"
             raise self._error(what) from error
         return number
+
+
+def _layers(env):
+    """The wrappers of an environment, outermost first, and itself."""
+    while True:
+        yield env
+        if env.unwrapped is env:  # what it calls self.env is its own affair
+            return
+        env = env.env
 
 
 def _close(env, env_id):

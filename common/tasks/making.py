@@ -15,6 +15,8 @@ from common.process import Stopped
 from common.tasks.environment import Environment
 from common.tasks.film import Film
 
+_said = set()  # wrappers that a line has told of
+
 
 def make(env_id, render=False, settings=None, record=None):
     """Make the environment that `--env` names.
@@ -44,7 +46,12 @@ def make(env_id, render=False, settings=None, record=None):
 
     env = _build(env_id, mode)
     film = None if record is None else Film(record, env.metadata.get("render_fps") or 30)
-    return Environment(env, env_id, another, film, getattr(settings, "unit_actions", False))
+    env = Environment(env, env_id, another, film, getattr(settings, "unit_actions", False))
+    for name in {*env.statistics()} - _said:
+        _said.add(name)
+        print(f"{name} keeps statistics of its own, which are not saved: evaluations and --test "
+              "begin with new ones.", flush=True)
+    return env
 
 
 def _build(env_id, mode):
@@ -112,7 +119,10 @@ def _import_theirs(module, env_id):
         lines = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
         place = f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
         step = _package_to_install(error) or "correct it"
-        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        plain = module.removeprefix("./").removesuffix(".py").replace("/", ".")
+        if plain != module:
+            step = f"write --env {plain}:{env_id.rpartition(':')[2]}"
+        elif isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             step = f"it is not in {here}: start in the folder that holds it, or pip install it"
         reason = f"cannot import {module} ({one_line(error, kind=True)})"
         raise UserError(f"--env {env_id}: {place}{reason}; {step}.") from error

@@ -21,7 +21,7 @@ from common.files import arrays
 from common.files.digest import changed
 from common.training.progress import Progress
 
-FORMAT = 5  # raise it when older code could no longer read the file, or this code older files
+FORMAT = 6  # raise it when older code could no longer read the file, or this code older files
 # A run may be resumed with other values of these; they change nothing that was computed.
 FREE = {"TRAIN_EPISODES", "TRAIN_STEPS", "TEST_EPISODES", "RENDER", "CHECKPOINT_EVERY",
         "MODEL_DIR", "IMAGE_DIR"}
@@ -75,7 +75,7 @@ def save(path, agent, env, constants, progress, digest):
     done = progress.as_dict()
     held |= {f"history/{name}": np.array(done.pop(name)) for name in _HISTORY}
     header = {"format": FORMAT, "constants": dict(constants), "digest": digest, "progress": done,
-              "numbers": numbers, "shapes": shapes, "environment": _as_json(env.generator_state()),
+              "numbers": numbers, "shapes": shapes, "environment": _as_json(env.generator_states()),
               "random": random.getstate(), "numpy": _as_json(np.random.get_state(legacy=False))}
     arrays.save(path, header, held)
 
@@ -120,7 +120,7 @@ def restore(path, agent, env, constants, digest):
                 value[: len(written)] = written
             again = {"array": np.asarray, "tensor": tf.constant, "number": lambda array: array[()]}
             vars(holder)[name] = again[kind](value)
-    env.restore_generator(_from_json(header["environment"]))
+    env.restore_generators(_from_json(header["environment"]))
     version, words, gauss = header["random"]
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(_from_json(header["numpy"]))

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from common import process
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import names
 from common.files.digest import digest
 from common.files.lock import locked
@@ -78,12 +78,12 @@ class Training:
         done = checkpoint.restore(self.state, self.agent, self.env, constants, self.digest)
         if not self.steps and done.episodes > self.episodes:
             raise UserError(
-                f"{self.state} has {done.episodes} episodes already: give --episodes more"
+                f"{one_line(self.state)} has {done.episodes} episodes already: give --episodes more"
             )
         self.progress.all_episode_reward[:] = done.all_episode_reward
         done.all_episode_reward = self.progress.all_episode_reward
         self.progress, self.saved = done, done.episodes
-        print(f"Resumed {self.state} after {done.episodes} episodes.")
+        print(f"Resumed {one_line(self.state)} after {done.episodes} episodes.")
         return done.steps
 
     def __call__(self, episodes):
@@ -200,7 +200,7 @@ class Training:
         """Draw the chapter's curve and the rewards of the episodes, and print where it is."""
         title = *self.settings.task, self.settings.seed
         curve.save(self.image, self.progress.episode_reward, all_episode_reward, *title)
-        print(f"Saved {self.image}")
+        print(f"Saved {one_line(self.image)}")
 
     def __exit__(self, kind, error, traceback):
         line = ""
