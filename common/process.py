@@ -178,7 +178,8 @@ def import_quietly(verbose, imported=False):
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             raise UserError(_not_installed(name))
     if not imported:
-        os.environ.update(KERAS_BACKEND="tensorflow", TF_USE_LEGACY_KERAS="0", MPLBACKEND="agg")
+        os.environ.update(KERAS_BACKEND="tensorflow", TF_USE_LEGACY_KERAS="0")
+        os.environ.pop("MPLBACKEND", None)  # a notebook's, or one of long ago; pictures need none
         if any(option.startswith("error") for option in sys.warnoptions):
             warnings.simplefilter("default")  # or a package's first warning would end the run
     if not verbose:

@@ -55,6 +55,14 @@ def test_presets_and_switches_can_be_compared():
     assert not any(one.constants["AUTO_ENTROPY"] for one in found.values())
 
 
+def test_a_changed_copy_of_a_script_takes_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    text = (ROOT / "td3.py").read_text(encoding="utf-8")
+    (tmp_path / "td3.py").write_text(text, encoding="utf-8")
+    (tmp_path / "mytd3.py").write_text(text.replace('"TD3"', '"MyTD3"'), encoding="utf-8")
+    assert [*settings("--algorithms td3 mytd3.py")] == ["TD3", "MyTD3"]
+
+
 def test_seeds():
     assert compare.parse(["--seeds", "0-3", "2", "7"])[0].seeds == [0, 1, 2, 3, 7]
     assert compare.parse([])[0].seeds == list(range(10))
@@ -268,7 +276,8 @@ def test_a_folder_that_is_a_file(flag, tmp_path, monkeypatch):
     (tmp_path / "FILE").write_text("kept")
     trainings = Trainings(monkeypatch)
     with pytest.raises(UserError, match=f"^{flag} .*FILE.*: cannot be written "):
-        compare.main([*places(tmp_path), flag, str(tmp_path / "FILE"), "--algorithms", "td3", *TINY])
+        line = [*places(tmp_path), "--algorithms", "td3", *TINY]
+        compare.main([*line, flag, str(tmp_path / "FILE")])
     assert not trainings.started and (tmp_path / "FILE").read_text() == "kept"
 
 
