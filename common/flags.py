@@ -85,7 +85,7 @@ def parse(namespace):
     """
     script = Path(namespace["__file__"])
     if namespace["__name__"] != "__main__":
-        _import_packages(verbose=False, imported=True)
+        _import_packages(verbose=False)
         return Command(script).settings()
     process.prepare(script.name, "--verbose" in sys.argv)
     try:
@@ -98,7 +98,7 @@ def parse(namespace):
         if isinstance(getattr(settings, name), str):
             setattr(settings, name, fixed(getattr(settings, name)))
     _check_files(settings)
-    _import_packages(verbose=settings.verbose)
+    _import_packages(verbose=settings.verbose, own=True)
     process.take_signals()
     if settings.eager:
         import tensorflow as tf

@@ -158,7 +158,7 @@ def choose_products(cpuinfo="/proc/cpuinfo"):
             os.environ.setdefault("XLA_FLAGS", _WITHOUT_YNNPACK)
 
 
-def import_quietly(verbose, imported=False):
+def import_quietly(verbose, own=False):
     """Import TensorFlow and TensorLayer without a word, and keep them silent afterwards.
 
     TensorFlow's C++ writes its first lines straight to descriptor 2, before it looks at any log
@@ -168,7 +168,7 @@ def import_quietly(verbose, imported=False):
 
     Args:
         verbose: True shows every message.
-        imported: the script is a library of a program, whose settings stay.
+        own: the process is a script's own, and not a program's, whose settings stay.
 
     Raises:
         UserError: a package is not installed or hidden by a file, or Keras is set otherwise.
@@ -177,7 +177,7 @@ def import_quietly(verbose, imported=False):
     for name in _PACKAGES:
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             raise UserError(_not_installed(name))
-    if not imported:
+    if own:
         os.environ.update(KERAS_BACKEND="tensorflow", TF_USE_LEGACY_KERAS="0")
         os.environ.pop("MPLBACKEND", None)  # a notebook's, or one of long ago; pictures need none
         if any(option.startswith("error") for option in sys.warnoptions):
@@ -206,13 +206,13 @@ def import_quietly(verbose, imported=False):
     finally:
         if collects:
             gc.enable()
-    if not imported:
+    if own:
         gc.freeze()
         atexit.register(gc.freeze)  # nor at the end: another second
         tf.keras.backend.set_floatx("float32")  # ~/.keras/keras.json may have another
     _check_keras(tf.keras)
     if not verbose:
-        if not imported:
+        if own:
             tf.get_logger().setLevel(logging.ERROR)
         tl.logging.set_verbosity(tl.logging.ERROR)
 

@@ -69,7 +69,7 @@ def as_a_script(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "prepare", lambda prog, verbose: None)
     monkeypatch.setattr(process, "take_signals", lambda: None)
     monkeypatch.setattr(names, "START", str(tmp_path))
-    monkeypatch.setattr(process, "import_quietly", lambda verbose: None)
+    monkeypatch.setattr(process, "import_quietly", lambda verbose, own: None)
 
     def run(script, *words):
         monkeypatch.setattr(sys, "argv", [script.name, *words])
@@ -207,7 +207,7 @@ def test_an_imported_script_is_left_alone(script, monkeypatch):
     monkeypatch.setattr(process, "import_quietly", lambda **options: calls.append(options))
     args = runpy.run_path(str(script), run_name="td3")["args"]
     assert (args.train, args.seed, args.keep) == (False, 2, "last")
-    assert calls == [{"verbose": False, "imported": True}]
+    assert calls == [{"verbose": False}]
 
 
 def test_an_environments_former_id_becomes_the_present_one(script, capsys):

@@ -143,7 +143,8 @@ def test_only_warnings_of_the_packages_are_ignored(run):
 def test_the_packages_themselves_are_silent_unless_asked():
     """By itself TensorFlow has oneDNN, and says so, on some processors only."""
     code = (
-        "import sys\nfrom common import process\nprocess.import_quietly('--verbose' in sys.argv)\n"
+        "import sys\nfrom common import process\n"
+        "process.import_quietly('--verbose' in sys.argv, True)\n"
         "import tensorflow as tf, tensorlayer as tl\n"
         "inputs = tl.layers.Input([None, 3])\n"
         "net = tl.models.Model(inputs, tl.layers.Dense(4, act=tf.nn.relu)(inputs))\n"
@@ -193,7 +194,9 @@ def test_any_other_error_has_its_traceback(run):
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 1)])
 def test_a_signal_leaves_through_finally(start, number):
-    process = start("try: print('ready'); time.sleep(60)\nfinally: print('left')\n")
+    # short sleeps: a signal just before the system's call would be seen after it
+    process = start("try: print('ready'); [time.sleep(0.01) for _ in range(6000)]\n"
+                    "finally: print('left')\n")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     assert process.communicate(timeout=30) == ("left\n", "")

@@ -140,7 +140,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
-        pytest.param(["--test", "--env", "Pendulum-v7"], 1, r"--env.*Pendulum-v1", marks=slow),
+        pytest.param(["--train", "--env", "Pendulum-v7"], 1, r"--env.*Pendulum-v1", marks=slow),
         pytest.param(["--train", "--env", "CartPole-v1"], 1,
                      r"CartPole-v1.*Discrete\(2\).*Pendulum-v1", marks=slow),
         (["--test", "--preset", "paper", "--model-dir", "nowhere"], 1, r"nowhere.*--train"),
