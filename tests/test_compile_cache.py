@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def start(tmp_path, monkeypatch):
     """A process starts, with the scripts in tmp_path/scripts: its cache, before TensorFlow."""
     (tmp_path / "scripts").mkdir()
     monkeypatch.setattr(compile_cache, "ROOT", tmp_path / "scripts")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "2.21.0")
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user's"))
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
@@ -117,6 +119,11 @@ def test_a_process_that_another_starts_has_the_same(start):
     assert compile_(cache) and os.environ["TF_XLA_FLAGS"] == flags
 
 
+def test_an_older_tensorflow_keeps_nothing(start, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "2.16.1")
+    assert start().folder is None and not os.environ["TF_XLA_FLAGS"]
+
+
 def test_without_room_nothing_is_kept(start, monkeypatch):
     monkeypatch.setattr(compile_cache, "_FREE", 1e18)
     assert start().folder is None
@@ -140,6 +147,7 @@ def test_the_users_own_cache_stays(start):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(metadata.version("tensorflow") < "2.21", reason="keeps nothing")
 def test_trainings(tmp_path):
     """Real ones: the second, one after damage and two at a time, with a blank in the path."""
     home = tmp_path / "a folder"

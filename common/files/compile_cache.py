@@ -22,6 +22,7 @@ from common.files.whole import check_writable, write_atomically
 
 LIMIT = 200e6  # bytes, of all folders; the files that were used last stay
 _VARIABLES = "XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS"  # change its code
+_SINCE = 2, 21  # TensorFlow's version; 2.16 writes a complaint for each file that it reads
 _FREE = 1e9  # bytes that must be free on the disk, or nothing is kept
 
 
@@ -43,6 +44,8 @@ class CompileCache:
         for base in ROOT / ".cache", _users_folder():
             with contextlib.suppress(UserError, OSError, metadata.PackageNotFoundError):
                 version = metadata.version("tensorflow")
+                if tuple(map(int, version.split(".")[:2])) < _SINCE:
+                    return
                 folder = base / f"tensorflow-{version}-{_machine()}"
                 ours = (f'--tf_xla_persistent_cache_directory="{folder.as_posix()}" '
                         "--tf_xla_persistent_cache_device_types=CPU")
