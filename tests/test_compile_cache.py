@@ -159,8 +159,10 @@ def test_trainings(tmp_path):
                "--batch-size", "16", "--hidden-dim", "8", "--explore-steps", "40"]
 
     def training(name):
+        env = {key: value for key, value in os.environ.items() if key != "TF_XLA_FLAGS"}
         return subprocess.Popen([*command, "--model-dir", name, "--image-dir", name], cwd=home,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                                env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True)
 
     def ended(process):
         out = process.communicate(timeout=300)[0]
