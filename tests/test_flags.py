@@ -200,6 +200,15 @@ def test_the_constants_of_a_script_that_runs_are_what_its_flags_say(script, as_a
     assert names["args"].train and not names["args"].test
 
 
+def test_folders_are_fixed_when_the_command_is_read(script, as_a_script, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    words = "--train", "--test", "--model-dir=~/mine", "--record", "a.gif"
+    args = as_a_script(script, *words)["args"]
+    places = args.model_dir, args.image_dir, args.record
+    assert places == tuple(str(tmp_path / name) for name in ("home/mine", "image", "a.gif"))
+
+
 def test_an_imported_script_is_left_alone(script, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["pytest", "--train", "--seed", "9", "--nonsense"])
     monkeypatch.setattr(process, "prepare", lambda *args: pytest.fail("not a script"))

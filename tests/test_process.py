@@ -402,3 +402,12 @@ def test_without_the_environment_the_step_is_to_activate_it(tmp_path, monkeypatc
     (tmp_path / ".venv").mkdir()
     with pytest.raises(UserError, match=r"^not_here is not installed, run: .*activate$"):
         process.import_quietly(False)
+
+
+def test_a_full_disk_of_tensorflows_is_called_so(run):
+    code = """
+class ResourceExhaustedError(Exception): pass
+raise ResourceExhaustedError("runs/events; No space left on device")
+"""
+    assert run(code) == (1, "", "mine.py: the disk is full (runs/events; No space left on device): "
+                                "free some space\n")
