@@ -22,6 +22,7 @@ def start(tmp_path, monkeypatch):
     (tmp_path / "scripts").mkdir()
     monkeypatch.setattr(compile_cache, "ROOT", tmp_path / "scripts")
     monkeypatch.setattr("importlib.metadata.version", lambda package: "2.21.0")
+    monkeypatch.setattr(compile_cache, "_FREE", 0)
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user's"))
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
