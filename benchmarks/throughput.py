@@ -584,13 +584,14 @@ def main():
     machine += f", {date.today()}"
     print(machine, flush=True)
     if args.before:
-        compare_steps(args, {})
+        compare_steps(args)
         return
     file = Path(args.json)
     report = json.loads(file.read_text()) if file.exists() else {}
-    for part, compare in {"whole": compare_whole, "steps": compare_steps}.items():
+    for part in "whole", "steps":
         if args.only in (None, part):
-            found = compare(args, report.get(part, {}))
+            found = (compare_whole(args, report.get(part, {})) if part == "whole"
+                     else compare_steps(args))
             report[part] = {"machine": machine, "command": " ".join(sys.argv), **found}
             file.write_text(json.dumps(report, indent=1) + "\n")
             if part == "whole":
@@ -598,15 +599,15 @@ def main():
                 picture(args.picture, found["chapter"], f"{title}\n{machine}")
 
 
-def compare_whole(args, before):
+def compare_whole(args, earlier):
     """Measure the whole commands and print tables of them: dict for the JSON file.
 
-    before: the same of an earlier run, {} if there is none.
+    earlier: the same of the results file, {} if it has none.
     """
     episodes, rounds = (20, 1) if args.quick else (100, 3)
     results = {}
     for algorithm in args.algorithms:
-        kept = before.get("chapter", {}).get(algorithm, {})
+        kept = earlier.get("chapter", {}).get(algorithm, {})
         results[algorithm] = {name: kept[name] for name in args.without if name in kept}
         results[algorithm] |= whole_commands(algorithm, episodes * 200, args.rounds or rounds,
                                              args.without)
@@ -619,7 +620,7 @@ def compare_whole(args, before):
     return {"episodes": episodes, "chapter": results}
 
 
-def compare_steps(args, before):
+def compare_steps(args):
     """Measure the steps and print tables of them: dict for the JSON file."""
     rounds, share = (3, 0.3) if args.quick else (9, 1.0)
     report = {}

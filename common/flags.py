@@ -243,8 +243,8 @@ def _check_together(settings):
             if values.get(least, 0) >= size:
                 raise UserError(f"--replay-buffer-size must be larger than --{flag}, or nothing "
                                 f"is learned, got {size} and {values[least]}")
-        episodes, most = values.get("TRAIN_EPISODES", math.inf), values.get("MAX_STEPS", math.inf)
-        most = settings.train_steps or episodes * most
+        most = settings.train_steps or (
+            values.get("TRAIN_EPISODES", math.inf) * values.get("MAX_STEPS", math.inf))
         least = max(values.get("BATCH_SIZE", 0), values.get("LEARN_AFTER", 0))
         if most <= least and not settings.resume:
             raise UserError(f"nothing would be learned: this run makes {most} transitions at most, "
@@ -270,9 +270,9 @@ def _check_files(settings):
     """Raise UserError, before the long imports, if files are missing or cannot be written."""
     from common.files import weights  # NumPy with it, which --help does without
 
+    own = weights_path(settings.model_dir, *settings.task)
     state = state_path(settings.model_dir, *settings.task)
-    own, image = (weights_path(settings.model_dir, *settings.task),
-                  picture_path(settings.image_dir, *settings.task))
+    image = picture_path(settings.image_dir, *settings.task)
     if settings.train:
         if own.resolve().is_relative_to(weights.SHIPPED):
             raise UserError(f"--model-dir {one_line(Path(settings.model_dir))}: has the weights "

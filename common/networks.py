@@ -38,8 +38,8 @@ def load(agent, settings, path=None):
         UserError: the file is unfit; the agent is as it was.
     """
     if not path:
-        own, path = weights_path(settings.model_dir, *settings.task), weights.find(
-            settings.model_dir, *settings.task)
+        own = weights_path(settings.model_dir, *settings.task)
+        path = weights.find(settings.model_dir, *settings.task)
         if path != own:
             print(f"There is no {one_line(own)} yet: using the shipped weights.", flush=True)
     task = settings.algorithm, settings.env_id
