@@ -6,17 +6,17 @@
 
 The papers' preset, and SBX (JAX) with the same settings as far as it has them: the same seeds,
 steps, and greedy evaluations from the same start states. TD3 on HalfCheetah again with fewer
-random steps, and with these each with choices of the other's, to see which of them matter. A run
-takes five minutes to an hour, as fast as the processor multiplies matrices. Each is kept in
+random steps, and then beside Stable-Baselines3 (PyTorch), too. Seed 0 of this project goes on
+to 300,000 steps: its best weights, in runs/learning/, are the agents that ship. A run takes
+five minutes to an hour, as fast as the processor multiplies matrices. Each is kept in
 benchmarks/learning.json when it has finished; the same command goes on.
 """
 
 import argparse
-import functools
+import importlib
 import importlib.metadata
 import json
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -39,36 +39,40 @@ TASKS = {  # for each setting, script and flags beside the preset
     "HalfCheetah-v5": {"TD3": ["td3", "--explore-steps", "10000", "--learn-after", "10000"],
                        FEW: ["td3"], "SAC": ["sac"]},
 }
-LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"]}  # with their packages
-# trials of FEW, half as long: each library with choices of the other's
-FLAGS = {"this project, updates as SBX": ["--soft-tau", "0.01", "--policy-loss", "min"]}
-CHOICES = {"SBX, updates as here": ["updates"],
-           "SBX, first weights as here": ["weights"],
-           "SBX, both as here": ["updates", "weights"]}
-TRIALS = [*FLAGS, *CHOICES]
+LIBRARIES = {"this project": ["tensorflow"], "SBX": ["sbx-rl", "jax"],
+             "SB3": ["stable-baselines3", "torch"]}  # with their packages
 PICTURES = {"Hopper-v5": ("Hopper-v5", ["TD3", "SAC"]),
             "HalfCheetah-v5": ("HalfCheetah-v5", ["TD3", "SAC"]),
             "HalfCheetah-v5_random_steps": ("HalfCheetah-v5", ["TD3", FEW])}
-SEEDS = range(3)
 STEPS, EVERY, EPISODES = 100_000, 5000, 10
+SHIPPED = 300_000  # steps of this project's seed 0
 READ = {"at 50,000 steps": [50_000], "at 100,000 steps": [100_000],  # the table's columns
         "80,000 to 100,000": range(80_000, STEPS + 1, EVERY)}
 
 
-def steps_of(library):
-    return STEPS // 2 if library in TRIALS else STEPS
+def plan():
+    """The runs (task, setting, library, seed), seed by seed, so that early pictures are fair."""
+    for seed in range(5):
+        for task, settings in TASKS.items():
+            for setting in settings:
+                asked = setting == FEW or (task, setting) == ("HalfCheetah-v5", "SAC")
+                for library in LIBRARIES if seed < (5 if asked else 3) else []:
+                    if library != "SB3" or setting == FEW:
+                        yield task, setting, library, seed
 
 
-def flags_of(task, setting, library):
-    """The flags of a setting beside the preset."""
-    return [*TASKS[task][setting][1:], *FLAGS.get(library, [])]
+def steps_of(setting, library, seed):
+    if setting == FEW:
+        return STEPS // 2
+    return SHIPPED if (library, seed) == ("this project", 0) else STEPS
 
 
 def words_of(task, setting, library, seed):
-    """The command line of a script's training, whose constants SBX takes over."""
-    return ["--train", "--env", task, "--preset", "paper", *flags_of(task, setting, library),
-            "--steps", str(steps_of(library)), "--seed", str(seed), "--evaluate-every", str(EVERY),
-            "--evaluation-episodes", str(EPISODES)]
+    """The command line of a script's training, whose constants the libraries take over."""
+    return ["--train", "--env", task, "--preset", "paper", *TASKS[task][setting][1:],
+            "--steps", str(steps_of(setting, library, seed)), "--seed", str(seed),
+            "--evaluate-every", str(EVERY), "--evaluation-episodes", str(EPISODES),
+            "--keep", "best", "--checkpoint-every", "50"]
 
 
 def of_this_project(task, setting, library, seed):
@@ -83,52 +87,12 @@ def of_this_project(task, setting, library, seed):
     resume = ["--resume"] if state.exists() else []
     subprocess.run([sys.executable, str(ROOT / script), *words, *resume],
                    stdout=subprocess.DEVNULL, check=True)
-    evaluations = checkpoint.progress_in(state).evaluations
-    shutil.rmtree(folder)
-    return evaluations
+    return checkpoint.progress_in(state).evaluations
 
 
-def td3_as_here(choices, soft_tau):
-    """SBX's TD3 with these `choices` of this project's: a class, the only one of its process."""
-    import flax.linen
-    import jax
-    import sbx
-
-    if "weights" in choices:  # as with weight_init="fan_in"
-        uniform = flax.linen.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        flax.linen.Dense = functools.partial(flax.linen.Dense, kernel_init=uniform)
-    if "updates" not in choices:
-        return sbx.TD3
-
-    class TD3(sbx.TD3):
-        """The policy learns from the first Q; all targets move then, and at no other time."""
-
-        @staticmethod
-        def soft_update(tau, qf_state, actor_state):
-            return qf_state, actor_state
-
-        @staticmethod
-        def update_actor(actor_state, qf_state, observations, key):
-            key, dropout_key = jax.random.split(key)
-
-            def loss(params):
-                actions = actor_state.apply_fn(params, observations)
-                q_values = qf_state.apply_fn(qf_state.params, observations, actions,
-                                             rngs={"dropout": dropout_key})
-                return -q_values[0].mean()
-
-            value, gradients = jax.value_and_grad(loss)(actor_state.params)
-            actor_state = actor_state.apply_gradients(grads=gradients)
-            qf_state, actor_state = sbx.TD3.soft_update(soft_tau, qf_state, actor_state)
-            return actor_state, qf_state, value, key
-
-    return TD3
-
-
-def of_sbx(task, setting, library, seed):
-    """The same of SBX, in this process."""
+def of_library(task, setting, library, seed):
+    """The same of SBX or SB3, in this process."""
     import gymnasium
-    import sbx
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.noise import NormalActionNoise
 
@@ -154,11 +118,6 @@ def of_sbx(task, setting, library, seed):
             "target_policy_noise": preset["EVAL_NOISE_SCALE"],
             "target_noise_clip": 2 * preset["EVAL_NOISE_SCALE"],  # as evaluate() does
         }
-    choices = CHOICES.get(library, [])
-    agent = (td3_as_here(choices, preset["SOFT_TAU"]) if choices
-             else getattr(sbx, preset["ALG_NAME"]))
-    if "updates" in choices:
-        settings["policy_kwargs"]["optimizer_kwargs"] = {"eps": 1e-7}  # Keras' Adam has it
     evaluations, playground = [], gymnasium.make(task)
 
     class Evaluate(BaseCallback):
@@ -182,8 +141,9 @@ def of_sbx(task, setting, library, seed):
                 total, over = total + reward, done or cut
             return float(total)
 
-    model = agent("MlpPolicy", env, **settings)
-    model.learn(steps_of(library), callback=Evaluate())
+    agents = importlib.import_module({"SBX": "sbx", "SB3": "stable_baselines3"}[library])
+    model = getattr(agents, preset["ALG_NAME"])("MlpPolicy", env, **settings)
+    model.learn(steps_of(setting, library, seed), callback=Evaluate())
     return evaluations
 
 
@@ -194,8 +154,8 @@ def finished():
 
 def measure(task, setting, library, seed):
     """Make one run and keep it."""
-    began, package = time.time(), library.partition(",")[0]
-    if package == "SBX":
+    began = time.time()
+    if library != "this project":
         line = [sys.executable, __file__, "--one", task, setting, library, str(seed)]
         said = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
         evaluations = json.loads(said.splitlines()[-1])
@@ -204,7 +164,7 @@ def measure(task, setting, library, seed):
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
                             stdout=subprocess.PIPE, text=True).stdout.strip()
     versions = {name: importlib.metadata.version(name)
-                for name in [*LIBRARIES[package], "gymnasium", "mujoco"]}
+                for name in [*LIBRARIES[library], "gymnasium", "mujoco"]}
     run = {"task": task, "setting": setting, "library": library, "seed": seed,
            "evaluations": evaluations, "commit": commit, "versions": versions,
            "python": platform.python_version(), "date": date.today().isoformat()}
@@ -216,13 +176,18 @@ def measure(task, setting, library, seed):
           f"in {time.time() - began:.0f} s", flush=True)
 
 
-def measured(found, task, settings, libraries=LIBRARIES):
+def measured(found, task, settings):
     """The runs of a task as common/comparison takes them: dict from a label to a list."""
-    of_label = {f"{setting}, {library}": [
-        run for run in found
-        if (run["task"], run["setting"], run["library"]) == (task, setting, library)
-    ] for setting in settings for library in libraries}
-    return {label: runs_of for label, runs_of in of_label.items() if runs_of}
+    of_label = {}
+    for setting in settings:
+        for library in LIBRARIES:
+            until = min(STEPS, steps_of(setting, library, 0)) + EVERY
+            runs = [run | {"evaluations": [one for one in run["evaluations"] if one[0] < until]}
+                    for run in found if (run["task"], run["setting"], run["library"])
+                    == (task, setting, library)]
+            if runs:
+                of_label[f"{setting}, {library}"] = runs
+    return of_label
 
 
 def table(found):
@@ -232,9 +197,9 @@ def table(found):
     lines = ["| task | setting | flags | seeds | " + " | ".join(READ) + " |",
              "|---" * (4 + len(READ)) + "|"]
     for task, settings in TASKS.items():
-        for label, results in measured(found, task, settings, [*LIBRARIES, *TRIALS]).items():
+        for label, results in measured(found, task, settings).items():
             steps, returns = statistics.curves(results, EVERY)
-            flags = " ".join(flags_of(task, results[0]["setting"], results[0]["library"]))
+            flags = " ".join(settings[results[0]["setting"]][1:])
             flags = f"`{flags}`" if flags else ""
             of_each = [returns[:, np.isin(steps, list(at))] for at in READ.values()]
             cells = [f"{r.mean():.0f} ({r.mean(1).min():.0f} to {r.mean(1).max():.0f})"
@@ -252,15 +217,12 @@ def main():
     args = parser.parse_args()
     if args.one:
         *of, seed = args.one
-        print("\n" + json.dumps(of_sbx(*of, int(seed))))
+        print("\n" + json.dumps(of_library(*of, int(seed))))
         return
     done = {(run["task"], run["setting"], run["library"], run["seed"]) for run in finished()}
-    for seed in [] if args.draw else SEEDS:  # seed by seed, so that early pictures are fair
-        for task, settings in TASKS.items():
-            for setting in settings:
-                for library in [*LIBRARIES, *(TRIALS if setting == FEW else [])]:
-                    if (task, setting, library, seed) not in done:
-                        measure(task, setting, library, seed)
+    for run in [] if args.draw else plan():
+        if run not in done:
+            measure(*run)
     from common.comparison import picture
 
     found = finished()
