@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import UserError, one_line
 from common.process import Stopped
+from common.tasks.film import film
 from common.tasks.spaces import symmetric_space, vector_space
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -36,17 +37,16 @@ class Environment:
     from: another number of observations than its space has, NaN, infinity, no numbers.
     """
 
-    def __init__(self, env, env_id, another, film=None, unit_actions=False):
+    def __init__(self, env, env_id, another, record=None, unit_actions=False):
         """Wrap `env`.
 
         another: function of render and record that makes a new Environment of the same task.
-        film: film.Film of the first episode: each render() takes a frame, and the episode's
-            end one of the last state. The next reset(), or close(), saves it.
+        record: file for a film of the first episode, which the next reset(), or close(), draws.
         unit_actions: the agent's actions are in [-1, 1] in each dimension; `step` scales them.
         """
         self.env_id, self.another = env_id, another
         self.max_episode_steps = env.spec.max_episode_steps if env.spec else None
-        self._env, self._film = env, film
+        self._env, self._record, self._actions = env, record, []
         self._finalizer = weakref.finalize(self, _close, env, env_id)
         self._seed = {}  # for the next reset()
         self.terminal, self.returns, self.lengths = False, [], []
@@ -108,6 +108,9 @@ class Environment:
         if seed is not None:
             self.seed(seed)
         options, self._seed = self._seed, {}
+        if self._record is not None:
+            options.setdefault("seed", int(np.random.default_rng().integers(2**31)))
+            self._options = options  # the film plays them again
         self.returns.append(0.0)
         self.lengths.append(0)
         try:
@@ -134,6 +137,8 @@ class Environment:
         # on the way in, and the environment may keep it on the way out.
         self._action = action = np.minimum(np.maximum(action, self._low), self._high)
         self.lengths[-1] += 1
+        if self._record is not None:
+            self._actions.append(action)
         try:
             result = self._env.step(action)
         except BaseException as error:
@@ -151,21 +156,12 @@ class Environment:
         return state, reward, bool(terminated or truncated), info
 
     def render(self):
-        """Film the state, in the first episode; a window draws itself."""
-        if self._film is not None:
-            try:
-                self._film.add(self._env.render())
-            except Exception as error:
-                self._film = None
-                what = f"{self.env_id} cannot be drawn ({one_line(error, kind=True)})"
-                raise UserError(f"--record: {what}; leave out --record.") from error
+        """Nothing: a window draws itself at each step, and a film when its episode is over."""
 
     def _finish_film(self):
-        if self._film is not None and self.lengths:
-            self.render()  # the last state
-            film, self._film = self._film, None
-            film.save()
-            print(f"Saved {one_line(film.path)}", flush=True)
+        if self._record is not None and self.lengths:
+            path, self._record = self._record, None
+            film(path, self.env_id, self._options, self._actions, self.returns[-1])
 
     def close(self):
         """Finish the film, free the environment and its window; says if freeing them fails."""

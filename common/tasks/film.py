@@ -1,92 +1,170 @@
-"""A film of one episode, as an animated GIF for a page or a slide, or as an MP4."""
+"""A film of one episode, as an animated GIF for a page or a slide, or as an MP4.
+
+An episode is drawn when it is over, in a process of its own, which plays its actions again:
+the OpenGL drivers that draw without a display bring an LLVM, which where TensorFlow has brought
+its own ends the process.
+"""
 
 import contextlib
+import ctypes.util
 import io
+import json
+import os
+import subprocess
+import sys
 import tempfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from common.errors import START, UserError, one_line
+from common.files.names import ROOT
 from common.files.whole import write_atomically
 
 _GIF_SIDE = 250  # pixels, of the longer side, about: a picture is shrunk by a whole number
 _GIF_FPS = 15  # about, for the same reason
 
 
-class Film:
-    """The frames of an episode, and the file they go to.
+def film(path, env_id, options, actions, total):
+    """Write the film of an episode.
 
     Args:
         path: str or Path of the .gif or .mp4 file; an older one is replaced, whole.
-        fps: how many frames make a second when the episode is shown at its own speed.
+        env_id: as make() takes it.
+        options: dict, what the environment's reset() was given, with a seed.
+        actions: list of arrays, what its step() was given.
+        total: the sum of its rewards.
 
+    Raises:
+        UserError: it cannot be drawn or written, or is another episode the second time.
     """
+    print(f"Drawing {len(actions)} steps ...", flush=True)
+    given = {"path": str(Path(path).absolute()), "env_id": env_id, "options": options,
+             "actions": [action.tolist() for action in actions], "total": total}
+    done = subprocess.run(
+        [sys.executable, "-m", "common.tasks.film"], input=json.dumps(given).encode(), cwd=START,
+        env=_surroundings(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        if done.returncode != 1:
+            said = (f"--record: {env_id} cannot be drawn (killed by signal {-done.returncode}); "
+                    "leave out --record.")
+        raise UserError(said)
+    print(f"Saved {one_line(Path(path))}", flush=True)
 
-    def __init__(self, path, fps):
-        self.path = Path(path)
-        self.fps = fps
-        self._shape = None
-        self._frames = []  # compressed: the 201 of Pendulum are 150 MB, and 1.3 MB so
 
-    def add(self, frame):
-        """Append a frame, uint8 of shape (height, width, 3), the same for all.
+def _surroundings():
+    """The variables of the process that draws: it needs no display."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # SDL: there are environments that open a window to draw anything at all.
+    found = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        found["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
+    return {**found, **os.environ, "PYTHONPATH": path}
 
-        Raises:
-            ValueError: it is something else.
-        """
-        frame = np.asarray(frame)
-        shape = self._shape or (*frame.shape[:2], 3)
-        if frame.dtype != np.uint8 or frame.shape != shape:
-            raise ValueError(f"{frame.dtype} of shape {frame.shape}, no picture of shape {shape}")
-        self._shape = shape
-        self._frames.append(zlib.compress(frame.tobytes(), 1))
 
-    def save(self):
-        """Write the file, from at least one frame. The same frames give the same bytes of GIF.
+def _draw(path, env_id, options, actions, total):
+    """Play an episode again and write its film, in the process that draws."""
+    from common.tasks.making import build
 
-        The GIF repeats for ever; it is small (Pendulum: 250 x 250 pixels, 15 frames per
-        second). The MP4 has all frames, in full. Both last as long as the episode.
+    rewards = []
+    try:
+        try:
+            env = build(env_id, "rgb_array")
+        except UserError as error:  # it could be made before, so drawing is the reason
+            raise (error.__cause__ or error) from None
 
-        Raises:
-            UserError: the file cannot be written; an older one is left as it was.
-        """
-        is_gif = self.path.suffix.lower() == ".gif"
-        write_atomically(self.path, self._write_gif if is_gif else self._write_mp4)
+        def frames(numbers):
+            """The frames of these numbers, in turn."""
+            env.reset(**options)
+            for number in range(len(actions) + 1):
+                if number in numbers:
+                    yield _picture(env.render())
+                if number < len(actions):
+                    action = np.array(actions[number], env.action_space.dtype)
+                    rewards.append(float(env.step(action)[1]))
 
-    def _frame(self, number):
-        return np.frombuffer(zlib.decompress(self._frames[number]), np.uint8).reshape(self._shape)
+        fps = env.metadata.get("render_fps") or 30
+        save(path, frames, len(actions) + 1, fps)
+        env.close()
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        step = "leave out --record"
+        if "mujoco" in sys.modules and os.environ.get("MUJOCO_GL") in ("egl", "osmesa"):
+            step = "MuJoCo draws without a display with OSMesa: apt install libosmesa6"
+        raise UserError(f"--record: {env_id} cannot be drawn ({one_line(error, kind=True)}); "
+                        f"{step}.") from error
+    if not np.isclose(sum(rewards), total):
+        raise UserError(f"--record: {env_id} is another episode with the same seed and actions, so "
+                        f"{path} shows another than that which was tested.")
 
-    def _write_gif(self, file):
-        from PIL import Image
 
-        count, step = len(self._frames), max(1, round(self.fps / _GIF_FPS))
-        factor = max(1, round(max(self._shape[:2]) / _GIF_SIDE))
-        # Counted from the last frame, which shows how the episode ended.
-        numbers = range((count - 1) % step, count, step)
+def save(path, frames, count, fps):
+    """Write a film that lasts as long as the episode. The same frames give the same bytes of GIF.
+
+    Args:
+        path: str or Path of the .gif or .mp4 file; an older one is replaced, whole.
+        frames: function of a range of numbers, an iterator over these frames, uint8 arrays of
+            shape (height, width, 3).
+        count: how many frames there are.
+        fps: how many of them make a second.
+
+    Raises:
+        UserError: the file cannot be written; an older one is left as it was.
+    """
+    write = _write_gif if Path(path).suffix.lower() == ".gif" else _write_mp4
+    write_atomically(path, lambda file: write(file, frames, count, fps))
+
+
+def _picture(frame):
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"render() gave {frame.dtype} of shape {frame.shape}, no picture")
+    return frame
+
+
+def _write_gif(file, frames, count, fps):
+    """Small (Pendulum: 250 x 250 pixels, 15 frames per second), and repeats for ever."""
+    from PIL import Image
+
+    step = max(1, round(fps / _GIF_FPS))
+    pictures = []
+    # Counted from the last frame, which shows how the episode ended.
+    for frame in frames(range((count - 1) % step, count, step)):
         # Each pixel is the mean of a square.
-        pictures = [Image.fromarray(self._frame(number)).reduce(factor) for number in numbers]
-        # One picture of all, for one palette: with one for each, as imageio and Pillow write it,
-        # what stands still would flicker if it has more colours, and take three times the room.
-        strip = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures]))
-        width, height = pictures[0].size
-        boxes = [(0, top, width, top + height) for top in range(0, strip.height, height)]
-        first, *others = map(strip.quantize(256).crop, boxes)
-        # GIF counts in 10 ms. Rounded one by one, frames of 67 ms would run 5 % fast or slow.
-        times = np.rint(np.arange(len(pictures) + 1) * (100 * step / self.fps)) * 10
-        options = {"duration": np.diff(times).astype(int).tolist(), "loop": 0, "optimize": False}
-        first.save(file, "GIF", save_all=True, append_images=others, **options)
+        factor = max(1, round(max(frame.shape) / _GIF_SIDE))
+        pictures.append(Image.fromarray(frame).reduce(factor))
+    # One picture of all, for one palette: with one for each, as imageio and Pillow write it,
+    # what stands still would flicker if it has more colours, and take three times the room.
+    strip = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures]))
+    width, height = pictures[0].size
+    boxes = [(0, top, width, top + height) for top in range(0, strip.height, height)]
+    first, *others = map(strip.quantize(256).crop, boxes)
+    # GIF counts in 10 ms. Rounded one by one, frames of 67 ms would run 5 % fast or slow.
+    times = np.rint(np.arange(len(pictures) + 1) * (100 * step / fps)) * 10
+    options = {"duration": np.diff(times).astype(int).tolist(), "loop": 0, "optimize": False}
+    first.save(file, "GIF", save_all=True, append_images=others, **options)
 
-    def _write_mp4(self, file):
-        import imageio.v2 as imageio
 
-        # Every player takes h264 with colours at half the resolution, so in even sizes.
-        options = {"codec": "libx264", "macro_block_size": 2, "ffmpeg_log_level": "quiet"}
-        film, options["fps"] = io.BytesIO(), self.fps
-        broken = contextlib.suppress(OSError)  # of many lines, and not raised by every failure
-        with broken, imageio.get_writer(film, ".mp4", mode="I", **options) as writer:
-            for number in range(len(self._frames)):
-                writer.append_data(self._frame(number))
-        if b"moov" not in film.getvalue():  # the table of contents, which comes last
-            raise OSError(f"ffmpeg failed, perhaps {tempfile.gettempdir()} is full")
-        file.write(film.getvalue())
+def _write_mp4(file, frames, count, fps):
+    """All frames, in full."""
+    import imageio.v2 as imageio
+
+    # Every player takes h264 with colours at half the resolution, so in even sizes.
+    options = {"codec": "libx264", "macro_block_size": 2, "ffmpeg_log_level": "quiet", "fps": fps}
+    film = io.BytesIO()
+    broken = contextlib.suppress(OSError)  # of many lines, and not raised by every failure
+    with broken, imageio.get_writer(film, ".mp4", mode="I", **options) as writer:
+        for frame in frames(range(count)):
+            writer.append_data(frame)
+    if b"moov" not in film.getvalue():  # the table of contents, which comes last
+        raise OSError(f"ffmpeg failed, perhaps {tempfile.gettempdir()} is full")
+    file.write(film.getvalue())
+
+
+if __name__ == "__main__":
+    try:
+        _draw(**json.load(sys.stdin))
+    except UserError as error:
+        sys.exit(str(error))

@@ -13,7 +13,6 @@ from common.errors import UserError, one_line
 from common.files.names import present_id
 from common.process import Stopped
 from common.tasks.environment import Environment
-from common.tasks.film import Film
 
 _said = set()  # wrappers that a line has told of
 
@@ -26,27 +25,23 @@ def make(env_id, render=False, settings=None, record=None):
         registers it, which may lie in the current folder.
     render: open a window; where there can be none, say so in one line and play without.
     settings: what flags.parse() returned: whether actions are in [-1, 1]. None: they are not.
-    record: str or Path of a .gif or .mp4 file for a film of the first episode: each
-        render() takes a frame, close() finishes. Opens no window, whatever `render` says.
+    record: str or Path of a .gif or .mp4 file for a film of the first episode, written when it
+        is over. Opens no window, whatever `render` says.
     Raises UserError if there is no such environment, it lacks a package, it cannot be
-    made, or the networks cannot play it; with `record`, also if it cannot be filmed.
+    made, or the networks cannot play it.
     """
-    if record is not None:
-        # There are environments that open a window to draw anything at all.
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # or ALSA complains, without a sound card
     # Or SDL draws through OpenGL, whose software drivers bring an LLVM of their own, which
     # gets mixed up with the one in TensorFlow: a segmentation fault.
     os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     env_id = present_id(env_id)
-    mode = "rgb_array" if record is not None else "human" if render and _is_a_screen() else None
+    mode = "human" if render and record is None and _is_a_screen() else None
 
     def another(render=False, record=None):
         return make(env_id, render, settings, record)
 
-    env = _build(env_id, mode)
-    film = None if record is None else Film(record, env.metadata.get("render_fps") or 30)
-    env = Environment(env, env_id, another, film, getattr(settings, "unit_actions", False))
+    env = build(env_id, mode, drawn=record is not None)
+    env = Environment(env, env_id, another, record, getattr(settings, "unit_actions", False))
     for name in {*env.statistics()} - _said:
         _said.add(name)
         print(f"{name} keeps statistics of its own, which are not saved: evaluations and --test "
@@ -54,11 +49,15 @@ def make(env_id, render=False, settings=None, record=None):
     return env
 
 
-def _build(env_id, mode):
-    """The environment of the first library that can make it, without the library's own checker."""
+def build(env_id, mode=None, drawn=False):
+    """The library's environment, without its own checker, of the first library that can make it.
+
+    mode: its render_mode. drawn: whether it is to be the one that is drawn elsewhere.
+    Raises UserError.
+    """
     module, _, name = env_id.removeprefix("gymnasium:").rpartition(":")
     error, known = None, []
-    for library in _libraries(env_id, mode):
+    for library in _libraries(env_id, mode or drawn):
         if module:
             _import_theirs(module, env_id)
         known += library.registry
@@ -77,20 +76,17 @@ def _build(env_id, mode):
         hint = f"did you mean {env_id.removesuffix(name)}{near[0]}?" if near else "try Pendulum-v1"
         raise UserError(f"--env {env_id}: there is no such environment; {hint}")
     reason = one_line(error, kind=True)
-    if mode:
-        env = _build(env_id, None)  # if this fails too, drawing was not the reason
-        if mode == "human":
-            print(f"No window can be opened ({reason}): playing on without.")
-            return env
-        env.close()
-        raise UserError(f"--record: {env_id} cannot be drawn ({reason}); leave out --record.")
+    if mode == "human":
+        env = build(env_id, drawn=drawn)  # if this fails too, the window was not the reason
+        print(f"No window can be opened ({reason}): playing on without.")
+        return env
     step = _package_to_install(error) or "--verbose shows where"
     raise UserError(f"--env {env_id}: cannot be made ({reason}); {step}.") from error
 
 
-def _libraries(env_id, mode):
+def _libraries(env_id, drawn):
     """gym, then Gymnasium, which draws better, too; imported without their notices."""
-    names = ["gymnasium", "gym"] if mode else ["gym", "gymnasium"]
+    names = ["gymnasium", "gym"] if drawn else ["gym", "gymnasium"]
     if env_id.startswith("gymnasium:"):
         names = ["gymnasium"]
     for name in names:
