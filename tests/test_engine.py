@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from common.engine import fast
 from common.engine.plain import compiled
+from common.errors import UserError
 from common.noise import Normal
 
 ROW = np.array([1.0, -2.0, 3.0], np.float32)
@@ -669,6 +670,49 @@ def test_an_error_while_tracing(name, engine):
     pair.compare()
     pair.call(step, ROW)
     pair.call(Agent.learn, ROW, tolerance=1e-5)
+
+
+@both_engines
+def test_a_print_while_tracing_is_said_once(engine, capsys):
+    def talk(agent, row, turn):
+        print("row is", row.shape)
+        return row * 2
+
+    with running(engine):
+        for turn in True, False, True:
+            compiled(talk)(Pair(engine).agent, ROW, turn)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("row is")][:1] == ["row is (3,)"]
+    assert len([line for line in lines if "runs only while it is compiled: --eager" in line]) == 1
+
+
+# --- what no compiled code can have
+
+
+@both_engines
+def test_an_operation_that_xla_lacks(engine):
+    agent = Pair(engine).agent
+    with running(engine):
+        tf.debugging.enable_check_numerics()
+        try:
+            for _ in range(2):
+                with pytest.raises(UserError, match="which enable_check_numerics"):
+                    Agent.learn(agent, ROW)
+        finally:
+            tf.debugging.disable_check_numerics()
+        compiled(step)(agent, ROW)
+        with pytest.raises(UserError, match=r"XLA has no \w*String"):
+            compiled(lambda agent, row: tf.strings.length(tf.strings.as_string(row)))(agent, ROW)
+
+
+def test_another_way_of_running(monkeypatch):
+    agent = Pair().agent
+    scope = tf.distribute.OneDeviceStrategy("/cpu:0").scope()
+    with scope, pytest.raises(UserError, match="on one device"):
+        agent.learn(ROW)
+    monkeypatch.setattr(tf, "executing_eagerly", lambda: False)  # there is no way back from it
+    with pytest.raises(UserError, match="leave out disable_eager_execution"):
+        agent.learn(ROW)
 
 
 # --- threads

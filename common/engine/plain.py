@@ -12,19 +12,25 @@ numbers of a call travel in one float32 vector, because each tensor costs as muc
 product.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
+import io
+import re
 import threading
 import weakref
 
 import numpy as np
 import tensorflow as tf
 
+from common.errors import UserError
 from common.files.compile_cache import compile_cache
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
+_EAGERLY = "with --eager, tf.config.run_functions_eagerly(True)"
 _STATE = (int, float, dict, tf.Tensor)  # attributes that change without another code
+_printing = set()  # methods whose print() a line has told of
 LOCK = threading.RLock()  # tracing and calls: one thread of the process at a time
 
 
@@ -101,7 +107,11 @@ class _Bound:
                     if what and not kept and not programs.announced:
                         print(what, flush=True)
                         programs.announced = True
-                    return program(numbers)
+                    try:
+                        return program(numbers)
+                    except tf.errors.InvalidArgumentError as error:
+                        del programs[key]
+                        raise _what_xla_lacks(method, error) from error
             return program(numbers)
 
 
@@ -127,7 +137,23 @@ class Programs(dict):
         )
 
 
+def _what_xla_lacks(method, error):
+    """A UserError for an operation that XLA cannot compile, else the error itself."""
+    found = re.search(r"Detected unsupported operations .*? on \w+: (\w+)", str(error))
+    if not found:
+        return error
+    why = ", which enable_check_numerics() asks for" if "NumericSummary" in found[1] else ""
+    return UserError(f"{method.__qualname__} cannot be compiled: XLA has no {found[1]}{why}. "
+                     f"Without it, or {_EAGERLY}, its lines run.")
+
+
 def _compile(programs, part, method, kinds):
+    with tf.init_scope():
+        if not tf.executing_eagerly():
+            raise UserError("the agents need TensorFlow 2: leave out disable_eager_execution() and "
+                            "disable_v2_behavior()")
+    if tf.distribute.has_strategy():
+        raise UserError("an agent runs on one device: make and use it outside of strategy.scope()")
     from common.engine import fast  # the choice of the engine: without these lines, it is this one
 
     if fast.usable(programs):
@@ -207,8 +233,14 @@ class Program:
         type(self.part).__getattribute__ = __getattribute__
         try:
             rest = feed.given(self.rest)
-            for item in items:
-                results = self.method(self.part, *feed.given(item), *rest)
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                for item in items:
+                    results = self.method(self.part, *feed.given(item), *rest)
+            print(said.getvalue(), end="", flush=True)
+            if said.getvalue() and self.method not in _printing:
+                _printing.add(self.method)
+                print(f"print() in {self.method.__qualname__} runs only while it is compiled: "
+                      "--eager runs it each time, with numbers.", flush=True)
             for name in attributes.keys() - set(self.held):
                 if isinstance(attributes[name], tf.Tensor):
                     raise TypeError(f"{name} is assigned a tensor, so make it one before the call")

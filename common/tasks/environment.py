@@ -177,6 +177,8 @@ class Environment:
         step = "--verbose shows where"
         if "unexpected keyword argument" in str(error):
             step = "write def reset(self, seed=None, options=None): super().reset(seed=seed)"
+        elif "bool8" in str(error):  # gym's checker meets NumPy 2
+            step = "import gymnasium instead of gym, or gym.make(..., disable_env_checker=True)"
         return self._error(f"failed ({one_line(error, kind=True)})", step)
 
     def _error(self, what, step="correct that or take another --env"):

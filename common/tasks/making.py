@@ -8,6 +8,9 @@ import os
 import sys
 import traceback
 import warnings
+from pathlib import Path
+
+import numpy as np
 
 from common.errors import UserError, one_line
 from common.files.names import present_id
@@ -74,6 +77,7 @@ def build(env_id, mode=None, drawn=False):
     if error is None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {env_id.removesuffix(name)}{near[0]}?" if near else "try Pendulum-v1"
+        hint = _where_it_is(module, name) or hint
         raise UserError(f"--env {env_id}: there is no such environment; {hint}")
     reason = one_line(error, kind=True)
     if mode == "human":
@@ -107,7 +111,8 @@ def _import_theirs(module, env_id):
     if here not in sys.path:
         sys.path.append(here)  # last: it hides nothing
     try:
-        importlib.import_module(module)
+        with np.errstate():  # what np.seterr() does there is for that module
+            importlib.import_module(module)
     except (Stopped, UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -122,6 +127,18 @@ def _import_theirs(module, env_id):
             step = f"it is not in {here}: start in the folder that holds it, or pip install it"
         reason = f"cannot import {module} ({one_line(error, kind=True)})"
         raise UserError(f"--env {env_id}: {place}{reason}; {step}.") from error
+
+
+def _where_it_is(module, name):
+    """A hint on a module in the current folder that --env did not name, or ""."""
+    head, _, tail = name.rpartition(".")
+    if not module and Path(*head.split(".")).with_suffix(".py").is_file() and head:
+        return f"write --env {head}:{tail}"
+    own = Path(*module.split(".")).with_suffix(".py").absolute()
+    imported = getattr(sys.modules.get(module), "__file__", None)
+    if own.is_file() and imported != str(own):
+        return f"{module} is another module ({imported or 'built in'}): rename {own.name}"
+    return ""
 
 
 def _package_to_install(error):
