@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from common.errors import UserError
 from common.flags import Command
 from common.tasks.making import make
 from common.training import checkpoint
+from common.training import training as training_module
 from common.training.training import Training
 
 
@@ -48,8 +50,9 @@ class Agent:
 
 
 @pytest.fixture
-def training(tmp_path):
+def training(tmp_path, monkeypatch):
     """A function that makes a Training; `training.weights` is where its agent saves."""
+    monkeypatch.setattr(training_module, "SAVING", np.inf)  # these episodes take no time
 
     def made(episodes=30, resume=False, tensorboard=None, **constants):
         settings = Command(ROOT / "td3.py").settings(
@@ -251,6 +254,31 @@ def test_a_state_that_is_not_finite_is_not_saved(training):
                 log.agent.torque.assign(np.inf)
     assert checkpoint.progress_in(training.state).episodes == 2
     assert training.weights.read_text() == "1.0"
+
+
+def test_saving_takes_a_share_of_the_time(training, monkeypatch):
+    monkeypatch.setattr(training_module, "SAVING", 1e-9)
+    saved, save = [], checkpoint.save
+
+    def noted(path, agent, env, constants, done, digest):
+        saved.append(done.episodes)
+        time.sleep(0.01)
+        save(path, agent, env, constants, done, digest)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    play(training(CHECKPOINT_EVERY=2))
+    assert saved == [2, 30]  # the first, and the last whatever it takes
+
+
+def test_a_full_disk_under_tensorboard(training, tmp_path, monkeypatch, capsys):
+    def full(name, value):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.summary, "scalar", full)
+    play(training(3, tensorboard=str(tmp_path / "runs")))
+    said = [line for line in capsys.readouterr().out.splitlines() if "--tensorboard" in line]
+    assert len(said) == 1 and said[0].endswith("no further curves.")
+    assert training.weights.exists()
 
 
 def test_without_an_update_no_weights_are_saved(training, capsys):

@@ -18,7 +18,8 @@ def log_name(settings):
 def board(folder, name):
     """A block whose function write(step, measured) adds numbers, a dict by name, at a step.
 
-    They go into folder/name; where `folder` is None, nowhere.
+    They go into folder/name; where `folder` is None, nowhere. Where the disk is full, a line says
+    so, once, and the rest is not written.
 
     Raises:
         UserError: the folder cannot be written.
@@ -34,11 +35,26 @@ def board(folder, name):
         raise UserError(
             f"--tensorboard {folder}: cannot be written ({error.message}); choose another folder"
         ) from error
+    failed = []
+
+    @contextlib.contextmanager
+    def tolerant():
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not failed:
+                print(f"--tensorboard {folder}: cannot be written any more, perhaps the disk is "
+                      "full: no further curves.", flush=True)
+            failed.append(error)
 
     def write(step, measured):
-        with writer.as_default(step):
-            for name, value in measured.items():
-                tf.summary.scalar(name, value)
+        if not failed:
+            with tolerant(), writer.as_default(step):
+                for name, value in measured.items():
+                    tf.summary.scalar(name, value)
 
-    with contextlib.closing(writer):
+    try:
         yield write
+    finally:
+        with tolerant():
+            writer.close()

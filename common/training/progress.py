@@ -1,6 +1,5 @@
 """What a training has done so far, as numbers: for its state, its curve and its bar."""
 
-import dataclasses
 from dataclasses import dataclass, field
 
 
@@ -37,4 +36,4 @@ class Progress:
         return len(self.episode_reward)
 
     def as_dict(self):
-        return dataclasses.asdict(self)
+        return dict(vars(self))

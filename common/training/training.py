@@ -16,6 +16,8 @@ from common.training.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluatio
 from common.training.progress import Progress
 from common.training.screen import bar
 
+SAVING = 0.05  # share of the time that savings of the state may take: buffers can be large
+
 
 class Training:
     """One training, as a `with` block around the chapter's loop.
@@ -48,6 +50,7 @@ class Training:
         self.evaluation = Evaluation(env, settings.constants["MAX_STEPS"])
         self.told = False  # to stop, which has been done
         self.saved = None  # the episode after which the state was saved
+        self.next_save = 0.0  # when that may be done again
 
     @property
     def total(self):
@@ -156,7 +159,8 @@ class Training:
         every = settings.evaluate_every
         if every and (self.finished or done.steps // every > (done.steps - steps) // every):
             self._evaluate()
-        if self.finished or done.episodes % settings.checkpoint_every == 0:
+        due = done.episodes - (self.saved or 0) >= settings.checkpoint_every
+        if self.finished or (due and time.time() >= self.next_save):
             self._save_state()
         self.last = time.time()
 
@@ -191,10 +195,12 @@ class Training:
         done = self.progress
         if self.saved is None:
             checkpoint.set_aside_unfinished(self.state)
-        done.seconds, done.finished = time.time() - self.start, self.finished
+        began = time.time()
+        done.seconds, done.finished = began - self.start, self.finished
         checkpoint.save(self.state, self.agent, self.env, self.settings.everything, done,
                         self.digest)
         self.saved = done.episodes
+        self.next_save = began + (time.time() - began) / SAVING
 
     def plot(self, all_episode_reward):
         """Draw the chapter's curve and the rewards of the episodes, and print where it is."""
@@ -230,7 +236,9 @@ class Training:
                 print(another)
         going_on = "the same command with --resume goes on"
         if self.told:
-            return f"Stopped after {done.episodes} of {self.total} episodes: {going_on}."
+            of = f"{done.steps} of {self.steps} steps" if self.steps else (
+                f"{done.episodes} of {self.episodes} episodes")
+            return f"Stopped after {of}: {going_on}."
         if self.saved and finite and (learned or not done.finished):
             going_on += f" after episode {self.saved}"
             if not isinstance(error, UserError):
