@@ -18,6 +18,7 @@ import math
 import os
 import re
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,7 +172,8 @@ def train(todo, args, finished, total):
 
     finished: dict from run to result, to which theirs are added.
     """
-    steps, failed = dict.fromkeys(todo, 0), []
+    steps, failed, began = dict.fromkeys(todo, 0), [], time.time()
+    all_steps = sum(run.args.train_steps for run in todo)
 
     def tell(run, what, value):
         if what == "retry":
@@ -179,15 +181,17 @@ def train(todo, args, finished, total):
         elif what == "failed":
             failed.append(f"{run} failed: {value}")
             print(failed[-1])
-        elif what == "result":
+        if what != "retry":
+            steps[run] = min(value if what == "steps" else math.inf, run.args.train_steps)
+            shown.update(sum(steps.values()) - shown.n)
+        if what == "result":
             finished[run] = value
             done = f"{len(finished)} of {total}"
             shown.set_postfix_str(f"{done} runs")
             mean = np.mean(value["test_returns"])
-            print(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done})")
-        if what != "retry":
-            steps[run] = min(value if what == "steps" else math.inf, run.args.train_steps)
-            shown.update(sum(steps.values()) - shown.n)
+            left = (time.time() - began) * (all_steps / sum(steps.values()) - 1)
+            print(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done}"
+                  + (f"; about {_lasting(left)} to go)" if len(finished) < total else ")"))
 
     with contextlib.ExitStack() as opened:
         if args.ray is None:
@@ -196,10 +200,16 @@ def train(todo, args, finished, total):
         else:
             at_a_time = len(todo)  # Ray has a queue of its own
             execute = opened.enter_context(cluster.on_ray(args.ray or None))
-        shown = opened.enter_context(bar(total=sum(run.args.train_steps for run in todo),
-                                         unit=" steps", unit_scale=True))
+        shown = opened.enter_context(bar(total=all_steps, unit=" steps", unit_scale=True))
         asyncio.run(runs.execute_all(todo, args.runs_dir, at_a_time, execute, tell))
     return failed
+
+
+def _lasting(seconds):
+    """A time in words, as far as it matters."""
+    size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s"))
+                      if seconds >= 1.5 * size or size == 1)
+    return f"{seconds / size:.0f} {unit}"
 
 
 def command(args, given):

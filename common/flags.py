@@ -279,7 +279,13 @@ def _check_files(settings):
                             "that ship, which no training overwrites. Choose another folder.")
         check_writable(own.parent, "--model-dir", own.name, state.name)
     else:
-        weights.find(settings.model_dir, *settings.task)
+        try:
+            weights.find(settings.model_dir, *settings.task)
+        except UserError:
+            from common.tasks.making import make
+
+            make(settings.env_id).close()  # where its name is wrong, that is what to say
+            raise
     if settings.train or settings.explain or settings.page or settings.record is True:
         check_writable(image.parent, "--image-dir", image.name)
     if settings.record not in (None, True):

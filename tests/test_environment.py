@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import platform
 import subprocess
 import sys
 import types
@@ -603,6 +604,28 @@ def test_unknown_id(env_id, hint):
     assert refusal(make, env_id) == f"--env {env_id}: there is no such environment; {hint}"
 
 
+@pytest.mark.parametrize(
+    ("env_id", "hint"),
+    [
+        ("own_task.Walk-v0", "write --env own_task:Walk-v0"),
+        ("own_task:Wlk-v0", "did you mean own_task:Walk-v0?"),
+        ("platform:Walk-v0",
+         f"platform is another module ({platform.__file__}): rename platform.py"),
+        ("sys:Walk-v0", "sys is another module (built in): rename sys.py"),
+    ],
+)
+def test_a_module_that_is_named_otherwise(env_id, hint, tmp_path, monkeypatch):
+    """Or as one of Python's; what it does to NumPy's errors is its own affair."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_task", raising=False)
+    for name in "own_task", "platform", "sys":
+        (tmp_path / f"{name}.py").write_text(
+            "import numpy, gym\nnumpy.seterr(all='raise')\ngym.register('Walk-v0', lambda: None)\n")
+    assert refusal(make, env_id) == f"--env {env_id}: there is no such environment; {hint}"
+    assert np.geterr()["under"] == "ignore"
+
+
 @each_library
 @pytest.mark.parametrize("options", [{}, {"render": True}, {"record": "film.gif"}])
 @pytest.mark.parametrize(
@@ -855,3 +878,14 @@ def test_gyms_warnings_about_an_id_stay_off_the_screen(recwarn):
     registered(gym, class_of(gym), "Aged-v2")
     make(registered(gym, class_of(gym), "Aged-v1"))  # "is out of date"
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_gyms_own_checker_and_numpy_2(monkeypatch):
+    """The book's `import gym` in a wrapper: gym.make() puts its checker inside."""
+    half = type("Half", (gym.RewardWrapper,), {"reward": lambda self, reward: reward / 2})
+    env_id = registered(gym, lambda: half(gym.make("Pendulum-v1")), "Half-v0")
+    env = make(env_id)
+    env.reset(seed=0)
+    message = refusal(env.step, [0.0])
+    assert message.endswith("; import gymnasium instead of gym, or "
+                            "gym.make(..., disable_env_checker=True)")

@@ -402,7 +402,8 @@ def test_help_has_every_flag_with_its_default_within_80_columns(name, monkeypatc
 @pytest.mark.parametrize(("words", "status", "said"), [
     (["--help"], 0, ""),
     (["--train", "--keep", "best"], 2, "--keep best needs --evaluate-every"),
-    (["--test", "--env", "Other-v0"], 1, "there is no such file"),
+    (["--test", "--env", "Other-v0"], 1, "there is no such environment"),
+    (["--test", "--env", "MountainCarContinuous-v0"], 1, "there is no such file"),
     (["--train", "--model-dir", "FILE"], 1, "--model-dir FILE/TD3_Pendulum-v1: cannot be written"),
     (["--train", "--image-dir", "FILE"], 1, "--image-dir FILE: cannot be written"),
     (["--test", "--explain", "--image-dir", "FILE"], 1, "--image-dir FILE: cannot be written"),

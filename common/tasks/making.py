@@ -132,13 +132,15 @@ def _import_theirs(module, env_id):
 def _where_it_is(module, name):
     """A hint on a module in the current folder that --env did not name, or ""."""
     head, _, tail = name.rpartition(".")
-    if not module and Path(*head.split(".")).with_suffix(".py").is_file() and head:
+    own = Path(*(module or head).split(".")).absolute().with_suffix(".py")
+    if not own.is_file():
+        return ""
+    if not module:
         return f"write --env {head}:{tail}"
-    own = Path(*module.split(".")).with_suffix(".py").absolute()
     imported = getattr(sys.modules.get(module), "__file__", None)
-    if own.is_file() and imported != str(own):
-        return f"{module} is another module ({imported or 'built in'}): rename {own.name}"
-    return ""
+    if imported == str(own):
+        return ""
+    return f"{module} is another module ({imported or 'built in'}): rename {own.name}"
 
 
 def _package_to_install(error):
