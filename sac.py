@@ -33,6 +33,7 @@ UPDATE_ITR = 3  # updates after each step, in [1, inf)
 # Ours; with these values, as the chapter has it:
 POLICY_LOSS = "min"  # Q that the policy maximises (min: the smaller of two), in {min, q1}
 STANDARDISE_REWARDS = True  # standardise the rewards of a batch: mean 0, standard deviation 1
+ALPHA = 0.0  # a fixed alpha (0: as --auto-entropy says), in [0, inf)
 LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
 WEIGHT_INIT = "small"  # the Qs' first weights, up to 0.003 or as the papers', in {small, fan_in}
 
@@ -212,9 +213,10 @@ class SAC:
     def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
                  soft_q_lr=3e-4, policy_lr=3e-4, alpha_lr=3e-4,
                  policy_loss=POLICY_LOSS, standardise_rewards=STANDARDISE_REWARDS,
-                 weight_init=WEIGHT_INIT):
+                 alpha=ALPHA, weight_init=WEIGHT_INIT):
         self.replay_buffer = replay_buffer
         # ours
+        self.fixed_alpha = alpha
         self.policy_loss, self.standardise_rewards = policy_loss, standardise_rewards
         check_choice("policy_loss", policy_loss, "min", "q1")
         check_choice("weight_init", weight_init, "small", "fan_in")
@@ -228,6 +230,8 @@ class SAC:
         self.target_soft_q_net2 = SoftQNetwork(state_dim, action_dim, hidden_dim, **options)
         self.policy_net = PolicyNetwork(state_dim, action_dim, hidden_dim, action_range)
         self.log_alpha = tf.Variable(0, dtype=np.float32, name="log_alpha")
+        if alpha:  # ours
+            self.log_alpha.assign(np.log(alpha))
         self.alpha = tf.math.exp(self.log_alpha)
         print("Soft Q Network (1,2): ", self.soft_q_net1)
         print("Policy Network: ", self.policy_net)
@@ -329,14 +333,14 @@ class SAC:
         self.policy_optimizer.apply_gradients(zip(p_grad, self.policy_net.trainable_weights))
 
         # Updating alpha (6.29): the trade-off between exploration (entropy) and exploitation (Q)
-        if auto_entropy is True:
+        if auto_entropy is True and not self.fixed_alpha:
             with tf.GradientTape() as alpha_tape:
                 alpha_loss = -tf.reduce_mean(self.log_alpha * (log_prob + target_entropy))
             alpha_grad = alpha_tape.gradient(alpha_loss, [self.log_alpha])
             self.alpha_optimizer.apply_gradients(zip(alpha_grad, [self.log_alpha]))
             self.alpha = tf.math.exp(self.log_alpha)
         else:  # a fixed alpha
-            self.alpha = 1.0
+            self.alpha = self.fixed_alpha or 1.0
             alpha_loss = 0.0
 
         # Soft updates of the targets

@@ -63,6 +63,7 @@ class Settings(SimpleNamespace):
         record: None, a file, or True for the usual one.
         tensorboard: None or a folder.
         env_id, preset, seed: as the flags --env, --preset and --seed.
+        given: set of the names of constants that a flag of the command line has set.
         task: (algorithm, env_id, preset), which names the files of a run.
         and each constant of every run in small letters: train_steps, model_dir, ...
     """
@@ -93,11 +94,11 @@ def parse(namespace):
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    namespace.update(settings.constants)
     for name in "model_dir", "image_dir", "record", "tensorboard":
         if isinstance(getattr(settings, name), str):
             setattr(settings, name, fixed(getattr(settings, name)))
     _check_files(settings)
+    namespace.update(settings.constants)
     _import_packages(verbose=settings.verbose, own=True)
     process.take_signals()
     if settings.eager:
@@ -205,6 +206,7 @@ class Command:
             if given.get("TRAIN_STEPS") and "TRAIN_EPISODES" in given:
                 raise UserError("--steps ends a training instead of --episodes: give one of them")
             settings = self.settings(self._presets[run["preset"]] | given, **run)
+            settings.given = set(given)
             _check_together(settings)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from None
@@ -280,12 +282,14 @@ def _check_files(settings):
         check_writable(own.parent, "--model-dir", own.name, state.name)
     else:
         try:
-            weights.find(settings.model_dir, *settings.task)
+            path = weights.find(settings.model_dir, *settings.task)
         except UserError:
             from common.tasks.making import make
 
             make(settings.env_id).close()  # where its name is wrong, that is what to say
             raise
+        if "HIDDEN_DIM" in settings.constants and "HIDDEN_DIM" not in settings.given:
+            settings.constants["HIDDEN_DIM"] = weights.units(path)
     if settings.train or settings.explain or settings.page or settings.record is True:
         check_writable(image.parent, "--image-dir", image.name)
     if settings.record not in (None, True):

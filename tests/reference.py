@@ -284,6 +284,7 @@ class SAC:
     """
 
     standardises = True  # as in the chapter
+    fixed_alpha = 1.0  # the same
 
     def __init__(
         self,
@@ -332,7 +333,7 @@ class SAC:
     ):
         """One update from a batch and two draws of N(0, 1).
 
-        As in the chapter, a fixed alpha is set to 1 after the policy's step. Returns losses, the
+        As in the chapter, a fixed alpha is set after the policy's step. Returns losses, the
         mean of q1, and the new alpha.
         """
         sample = TanhGaussian(self.policy_net, next_state, next_z, self.action_range, *self.bounds)
@@ -352,7 +353,7 @@ class SAC:
         share = 1 / len(q)
         self.policy_optimizer.step(sample.backward(-slope * share, self.alpha * share))
 
-        self.alpha, alpha_loss = 1.0, 0.0
+        self.alpha, alpha_loss = self.fixed_alpha, 0.0
         if auto_entropy:  # (6.29), by log alpha in alpha's place
             excess = np.mean(sample.log_prob + target_entropy)
             alpha_loss = -self.log_alpha * excess

@@ -102,6 +102,13 @@ def test_train_then_test_shows_the_run_and_nothing_else(script, trained):
     assert (folder / image).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_test_takes_the_units_of_the_weights(trained):
+    """Whatever --hidden-dim is in the script."""
+    folder, *_ = trained("td3")
+    status, out, err = run("td3", "--test", "--test-episodes", 1, "--max-steps", 60, cwd=folder)
+    assert (status, err) == (0, []) and out[-1].startswith("Testing | Episodes: 1 | Mean")
+
+
 @slow
 def test_one_seed_gives_one_run_and_another_seed_another(trained, tmp_path):
     """That the same seed gives the same files, tests/test_checkpoint.py has for all scripts."""

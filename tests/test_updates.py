@@ -368,6 +368,16 @@ def test_sac_with_a_fixed_alpha():
     assert float(pair.agent.alpha) == 1
 
 
+def test_sac_with_an_alpha_of_ones_own(monkeypatch):
+    monkeypatch.setattr(reference.SAC, "fixed_alpha", 0.2)
+    pair = SACPair(settings={**SAC_SETTINGS, "auto_entropy": False}, alpha=0.2)
+    pair.run(4)
+    agent = new_agent("sac", alpha=0.2)
+    update(agent)  # with auto_entropy, by default
+    assert float(agent.alpha) == float(agent.losses["alpha"]) == np.float32(0.2)
+    assert float(agent.log_alpha.numpy()) == np.float32(np.log(0.2))
+
+
 @pytest.mark.parametrize(("interval", "n_updates"), [(1, 1), (2, 1), (2, 3), (3, 2), (3, 3)])
 def test_td3_delays_policy_and_targets(interval, n_updates):
     """Wherever their turn falls in a call of several updates."""

@@ -81,6 +81,7 @@ def test_round_trip_is_exact_and_an_ordinary_npz(saved, tmp_path):
     agent = make(seed=2)
     weights.load(str(saved), "TD3", "gymnasium:" + ENV, agent)
     assert values(agent) == values(make(seed=1))
+    assert weights.units(saved) == 4
     with np.load(saved, allow_pickle=False) as data:
         header = json.loads(data["header"].item())
         np.testing.assert_array_equal(data["policy_net/1"], agent["policy_net"][1].value)

@@ -101,6 +101,17 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
         variable.assign(values[key])
 
 
+def units(path):
+    """How many units the first layer of the networks in a file of save() has.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    header, _ = arrays.load(path, FORMAT, _NEXT_STEP)
+    first = next(iter(header["networks"].values()))
+    return first[0][-1]
+
+
 def _refuse_other_sizes(path, saved, wanted):
     for name in {**wanted, **saved}:
         if saved.get(name) != wanted.get(name):
