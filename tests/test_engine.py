@@ -793,3 +793,17 @@ def test_noise_drawn_in_another_thread_while_one_traces(engine):
     with running(engine):
         compiled(lines)(made(Agent), ROW)
     assert drawn[0].numpy().shape == (2,)
+
+
+@both_engines
+def test_a_number_read_in_another_thread_while_one_traces(engine, capsys):
+    """Is not one that the lines read."""
+    def lines(agent, row):
+        together(lambda: agent.count)
+        return row
+
+    with running(engine):
+        agent = made(Agent)
+        for agent.count in 1, 2:
+            compiled(lines)(agent, ROW)
+    assert "compiled again" not in capsys.readouterr().out

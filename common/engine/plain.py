@@ -226,7 +226,8 @@ class Program:
 
         def __getattribute__(part, name):  # notes which numbers are read, since they are built in
             value = super(type(part), part).__getattribute__(name)
-            if part is self.part and type(value) in (int, float) and name not in self.held:
+            mine = part is self.part and tracing() is feed  # another thread may read, too
+            if mine and type(value) in (int, float) and name not in self.held:
                 self.read[name] = value
             return value
 
