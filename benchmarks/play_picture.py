@@ -59,7 +59,7 @@ def resize(browser, width, height):
 
 def main():
     try:
-        with chromium(height=795) as browser:
+        with chromium(height=666) as browser:
             browser.get(f"{(ROOT / 'docs' / 'play.html').as_uri()}#en")
             browser.execute_async_script(AFTER_28_STEPS)
             browser.save_screenshot(str(PICTURE))

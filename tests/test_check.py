@@ -48,7 +48,7 @@ CHANGES = [
      "docs/design.md", "common/flags.py", "common/house.py"),
     ("docs/speed.md", "there is no docs/speed.zh-CN.md: write it",
      "docs/speed.zh-CN.md", None, None),
-    ("README.md", "this code is not MINE of tests/test_environment.py: copy one",
+    ("README.md", "this code is not in docs/environments.md: copy one",
      "README.md", "```python\n", "```python\nimport os\n"),
     ("docs/errata.md", "E4: none of ['td3.py', 'sac.py'] has Ring.push: write its present name",
      "docs/errata.md", "`ReplayBuffer.push`: `int(", "`Ring.push`: `int("),

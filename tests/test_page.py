@@ -16,6 +16,7 @@ from test_scripts import run
 
 from benchmarks import play_picture
 from common import networks
+from common.files import weights
 from common.files.names import ROOT
 from common.flags import Command
 from common.pendulum import optimum, page
@@ -85,6 +86,17 @@ def test_the_shipped_page_is_of_the_shipped_weights_and_the_template():
     assert page.TEMPLATE.read_text("utf-8") == SHIPPED_REST, made_again
 
 
+def test_the_shipped_page_has_all_agents_of_pendulum_and_none_of_another_task():
+    shipping = set()
+    for file in weights.SHIPPED.glob("*/weights.npz"):
+        with np.load(file) as arrays:
+            if json.loads(arrays["header"].item())["environment"] == "Pendulum-v1":
+                shipping.add(file.relative_to(ROOT).as_posix())
+    assert {agent["weights"] for agent in SHIPPED["agents"]} == shipping
+    first, _, third = (agent["algorithm"] for agent in SHIPPED["agents"][:3])
+    assert (first, third) == ("DDPG", "SAC")  # with which the page begins
+
+
 def test_the_shipped_best_returns_are_those_found():
     """They depend on the machine in the last digits: hold them against the best found."""
     off = optimum.interpolate(best_of(SHIPPED), *np.transpose([*starts(FOUND)]))
@@ -152,8 +164,8 @@ def play(browser, of_agents):
     return browser
 
 
-def opened(browser, file, language, width=1280):
-    play_picture.resize(browser, width, 1000)
+def opened(browser, file, language, width=1280, height=1000):
+    play_picture.resize(browser, width, height)
     browser.get("about:blank")
     browser.get(f"{file.as_uri()}#{language}")
 
@@ -165,6 +177,14 @@ def find(browser, selector, index=0):
 def panel(browser, expression, index=0):
     """What a panel's script knows, by an expression in `p`."""
     return browser.execute_script(f"const p = panels[{index}]; return {expression}")
+
+
+def wait_for_maps(browser):
+    browser.execute_async_script("""
+        const wait = () => panels.every(({ agent }) => agent.valueMap) ? arguments[0]()
+          : setTimeout(wait, 50);
+        wait();
+    """)
 
 
 def shown(browser, index=0):
@@ -236,12 +256,13 @@ def test_the_buttons(play):
 
 
 def test_it_moves_by_itself_faster_and_slower(play):
+    wait_for_maps(play)
     script = "play(true); setTimeout(() => arguments[0](panels[0].steps), 500)"
     find(play, "#tempo").send_keys(Keys.END)
     fast = play.execute_async_script(script)
     play.execute_script("play(false); restart(start)")
     find(play, "#tempo").send_keys(Keys.HOME)
-    assert find(play, "#buttons output").text == "× 0.125"
+    assert find(play, "label:has(#tempo) output").text == "× 0.125"
     assert play.execute_async_script(script) <= 2 < fast
 
 
@@ -332,10 +353,7 @@ def test_an_agent_is_chosen(play):
     assert panel(play, "p.agent.algorithm + p.agent.preset", 1) == "TD3mine"
     assert [shown(play, index)[4] for index in range(2)] == ["0 / 200"] * 2  # from one start
     assert "model/TD3_Pendulum-v1_mine/weights.npz" in find(play, "#files").text
-    play.execute_async_script("""
-        const wait = () => panels[1].agent.valueMap ? arguments[0]() : setTimeout(wait, 50);
-        wait();
-    """)
+    wait_for_maps(play)
 
 
 def test_the_other_language(play):
@@ -392,6 +410,55 @@ def test_it_starts_by_itself_unless_less_motion_is_wished(browser, of_agents):
         opened(browser, of_agents, "en")
         assert browser.execute_script("return playing") is (not wish)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+NOTE_MAPS = """
+window.stepsWhenShown = new Map();  // by a map's canvas, the steps played when it first was drawn
+const { drawImage } = CanvasRenderingContext2D.prototype;
+CanvasRenderingContext2D.prototype.drawImage = function (...what) {
+  drawImage.apply(this, what);
+  if (!stepsWhenShown.has(this.canvas)) {
+    stepsWhenShown.set(this.canvas, panels.map(({ steps }) => steps));
+  }
+};
+"""
+ONCE_PLAYING = """
+const wait = () => panels.every(({ steps }) => steps > 0)
+  ? arguments[0]([...stepsWhenShown.values()]) : setTimeout(wait, 10);
+wait();
+"""
+CHOOSE = """
+const { select } = panels[0];
+select.value = 1;
+select.onchange();
+stepsWhenShown.clear();
+"""
+
+
+def test_nothing_is_played_before_all_maps_are_drawn(browser, of_agents):
+    """On a slow machine, too; also when another agent is chosen."""
+    note = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTE_MAPS})
+    browser.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 8})
+    try:
+        opened(browser, of_agents, "en")
+        for script in "", CHOOSE:
+            steps = browser.execute_async_script(script + ONCE_PLAYING)
+            assert steps == [[0, 0]] * 4  # two maps of two agents
+    finally:
+        browser.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 1})
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", note)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_sliders_and_maps_are_seen_without_scrolling(browser, of_agents, language):
+    """In what a browser leaves of a screen of 1280 x 800."""
+    opened(browser, of_agents, language, height=660)
+    lowest = browser.execute_script("""
+        return ["input", "canvas"].map((kind) => Math.max(...[...document.querySelectorAll(kind)]
+          .map((node) => node.getBoundingClientRect().bottom)));
+    """)
+    assert lowest[0] < 130  # above the agents
+    assert lowest[1] <= 660
 
 
 def test_the_page_of_one_agent_with_nasty_names(browser, agents, tmp_path):

@@ -74,6 +74,12 @@ def _draw(path, env_id, options, actions, total):
         except UserError as error:  # it could be made before, so drawing is the reason
             raise (error.__cause__ or error) from None
 
+        if hasattr(env.unwrapped, "mujoco_renderer"):  # a camera that follows, where there is one
+            import mujoco
+
+            camera = mujoco.mj_name2id(env.unwrapped.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+            env.unwrapped.mujoco_renderer.camera_id = camera
+
         def frames(numbers):
             """The frames of these numbers, in turn."""
             env.reset(**options)
