@@ -51,8 +51,9 @@ def draw(path, settings, every, title, optimum=None, styles=None):
             whole.annotate(label, (1, optimum), (-4, 5), ("axes fraction", "data"),
                            "offset points", ha="right", color="0.3", fontsize=13)
         figure.suptitle(f"{title}: IQM and {band_name(map(len, settings.values()))} over seeds")
-        figure.supxlabel("environment steps")
+        whole.set_xlabel("environment steps")
         whole.set_ylabel("return of the greedy policy")
         end.set_title("the last quarter, enlarged", fontsize=16)
-        whole.legend(loc="best", framealpha=0.9)
+        figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center",
+                      ncols=3 if len(settings) < 4 else 2, frameon=False)
         save_figure(path, figure)
