@@ -30,7 +30,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 FILE = re.compile(r"(?<![\w./-])[\w/-][\w./-]*\.(?:py|txt|json)\b")
 ROW = re.compile(r"^\|", re.MULTILINE)
 OTHERS = {"mine.py", "mytd3.py", "spin.py", "angle.py", "apart.py", "platform.py",
-          "estimate.py"}  # a reader's own files
+          "estimate.py", "alpha.py", "price.py"}  # a reader's own files
 FOREIGN = {  # flags of others' programs
     "python3": {"--version"},
     "pytest": {"--cov"},

@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # From top to bottom, as in docs/design.md; but for the scripts, neighbours may import each other
-FLOORS = [{"ddpg", "td3", "sac", "compare"}, {"comparison"}, {"training"}, {"pendulum"}, {"tasks"},
-          {"networks", "noise"}, {"engine"}, {"flags", "presets"}, {"files"},
+FLOORS = [{"ddpg", "td3", "sac", "compare"}, {"comparison"}, {"training"}, {"pendulum"},
+          {"flags", "presets"}, {"tasks"}, {"networks", "noise"}, {"engine"}, {"files"},
           {"process", "errors"}]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8"))

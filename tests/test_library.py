@@ -1,10 +1,9 @@
-"""The classes as a library: docs/library.md, options, what is assigned, subclasses, files.
+"""The classes as a library: options, what is assigned, subclasses, files.
 
 What is assigned is assigned to two equal agents, one of which runs eagerly: this twin is the
 expectation.
 """
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,25 +79,6 @@ def same_updates(agent, twin, n=1):
         update(agent)
         np.random.set_state(state)
         in_eager(update, twin)
-
-
-# --- the page
-
-
-@pytest.mark.slow
-def test_the_page(tmp_path, monkeypatch, capsys):
-    """Its block runs as it stands, and prints one greedy action."""
-    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    seed_everything()
-    names = {}
-    made(exec, code, names)
-    assert (tmp_path / "my_td3.npz").is_file()
-    assert re.search(r"^\[[-\d.e]+\]$", capsys.readouterr().out, re.MULTILINE)
-    agent, other = names["agent"], names["other"]
-    assert int(agent.q_optimizer1.iterations) == 1
-    np.testing.assert_array_equal(act(agent), act(other))
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ class Environment:
         """
         self.env_id, self.another = env_id, another
         self.max_episode_steps = env.spec.max_episode_steps if env.spec else None
-        self._env, self._record, self._actions = env, record, []
+        self._env, self._record, self._played = env, record, []
         self._finalizer = weakref.finalize(self, _close, env, env_id)
         self._seed = {}  # for the next reset()
         self.terminal, self.returns, self.lengths = False, [], []
@@ -138,7 +138,7 @@ class Environment:
         self._action = action = np.minimum(np.maximum(action, self._low), self._high)
         self.lengths[-1] += 1
         if self._record is not None:
-            self._actions.append(action)
+            self._played.append(action)
         try:
             result = self._env.step(action)
         except BaseException as error:
@@ -161,7 +161,7 @@ class Environment:
     def _finish_film(self):
         if self._record is not None and self.lengths:
             path, self._record = self._record, None
-            film(path, self.env_id, self._options, self._actions, self.returns[-1])
+            film(path, self.env_id, self._options, self._played, self.returns[-1])
 
     def close(self):
         """Finish the film, free the environment and its window; says if freeing them fails."""
