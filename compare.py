@@ -255,6 +255,8 @@ def report(settings, finished, args, given):
     picture.draw(drawn, measured, every, title, best,
                  styles if len(styles) == len(measured) else None)
     print("\n" + table)
+    if min(map(len, measured.values())) < 5:
+        print("Fewer than five seeds say little of others: the interval is their range.")
     for file in (drawn, *tables):
         print(f"Saved {file}")
 

@@ -336,8 +336,8 @@ def test_an_observation_that_cannot_be(bad, printed, why, at):
 
 
 NO_NUMBER = "no finite number in float32, at step 3; correct that or take another --env"
-RESULT = "no observation, reward, terminated, truncated (two bools) and info (a dict), at step 3"
-PAIR = "no observation and info (a dict)"
+RESULT = "not observation, reward, terminated, truncated (two bools) and info (a dict), at step 3"
+PAIR = "not observation and info (a dict)"
 
 
 @pytest.mark.parametrize(

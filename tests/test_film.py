@@ -4,6 +4,7 @@ import ctypes.util
 import errno
 import os
 import sys
+from pathlib import Path
 
 import imageio.v2
 import imageio.v3
@@ -18,6 +19,7 @@ from test_environment import (
 )
 
 from common.errors import UserError
+from common.files.whole import write_atomically
 from common.tasks import film as films
 from common.tasks.making import make
 
@@ -37,7 +39,12 @@ def moving_square(count, shape=(500, 500, 3)):
 
 def saved(path, frames, fps=30):
     frames = list(frames)
-    films.save(path, lambda numbers: (frames[number] for number in numbers), len(frames), fps)
+
+    def write(file):
+        films.write(file, Path(path).suffix, lambda numbers: (frames[n] for n in numbers),
+                    len(frames), fps)
+
+    write_atomically(path, write)
     return path
 
 
@@ -171,6 +178,7 @@ class Walk(gymnasium.Env):
         return np.zeros(1), {}
 
     def step(self, action):
+        print("step", self.steps)
         self.steps += 1
         return np.zeros(1), float(self.np_random.normal()), self.steps == 3, False, {}
 

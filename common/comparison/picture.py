@@ -47,7 +47,7 @@ def draw(path, settings, every, title, optimum=None, styles=None):
         if optimum is not None:
             for axes in (whole, end):
                 axes.axhline(optimum, color="0.3", linestyle="--", linewidth=1.5)
-            label = f"best possible: {optimum:.0f}".replace("-", "\N{MINUS SIGN}")
+            label = f"best possible from these starts: {optimum:.0f}".replace("-", "\N{MINUS SIGN}")
             whole.annotate(label, (1, optimum), (-4, 5), ("axes fraction", "data"),
                            "offset points", ha="right", color="0.3", fontsize=13)
         figure.suptitle(f"{title}: IQM and {band_name(map(len, settings.values()))} over seeds")

@@ -118,7 +118,7 @@ class Environment:
         except BaseException as error:
             raise self._blamed(error) from error
         if not (isinstance(result, tuple | list) and len(result) == 2):
-            raise self._error(f"returned {one_line(result)}, no observation and info (a dict)")
+            raise self._error(f"returned {one_line(result)}, not observation and info (a dict)")
         return self._state(result[0])
 
     def step(self, action):
@@ -148,7 +148,7 @@ class Environment:
             if terminated not in (False, True) or truncated not in (False, True):
                 raise TypeError("no bools")
         except (TypeError, ValueError) as error:
-            due = "no observation, reward, terminated, truncated (two bools) and info (a dict)"
+            due = "not observation, reward, terminated, truncated (two bools) and info (a dict)"
             raise self._error(f"returned {one_line(result)}, {due}") from error
         state, reward = self._state(observation), self._number(reward)
         self.returns[-1] += reward
@@ -177,6 +177,8 @@ class Environment:
         step = "--verbose shows where"
         if "unexpected keyword argument" in str(error):
             step = "write def reset(self, seed=None, options=None): super().reset(seed=seed)"
+        elif "expected 5, got 4" in str(error):  # of a wrapper of the library
+            step = "return observation, reward, terminated, truncated (for done) and info"
         elif "bool8" in str(error):  # gym's checker meets NumPy 2
             step = "import gymnasium instead of gym, or gym.make(..., disable_env_checker=True)"
         return self._error(f"failed ({one_line(error, kind=True)})", step)

@@ -38,19 +38,22 @@ def film(path, env_id, options, actions, total):
     Raises:
         UserError: it cannot be drawn or written, or is another episode the second time.
     """
-    print(f"Drawing {len(actions)} steps ...", flush=True)
-    given = {"path": str(Path(path).absolute()), "env_id": env_id, "options": options,
+    fewer = " (--max-steps plays fewer)" if len(actions) > 500 else ""
+    print(f"Drawing {len(actions)} steps{fewer} ...", flush=True)
+    path = Path(path)
+    given = {"suffix": path.suffix.lower(), "env_id": env_id, "options": options,
              "actions": [action.tolist() for action in actions], "total": total}
     done = subprocess.run(
         [sys.executable, "-m", "common.tasks.film"], input=json.dumps(given).encode(), cwd=START,
-        env=_surroundings(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        env=_surroundings(), capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         if done.returncode != 1:
             said = (f"--record: {env_id} cannot be drawn (killed by signal {-done.returncode}); "
                     "leave out --record.")
         raise UserError(said)
-    print(f"Saved {one_line(Path(path))}", flush=True)
+    write_atomically(path, lambda file: file.write(done.stdout))
+    print(f"Saved {one_line(path)}", flush=True)
 
 
 def _surroundings():
@@ -63,10 +66,13 @@ def _surroundings():
     return {**found, **os.environ, "PYTHONPATH": path}
 
 
-def _draw(path, env_id, options, actions, total):
-    """Play an episode again and write its film, in the process that draws."""
+def _draw(suffix, env_id, options, actions, total):
+    """Play an episode again and write its film to stdout, in the process that draws."""
     from common.tasks.making import build
 
+    film = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "w") as nowhere:  # for what the environment prints
+        os.dup2(nowhere.fileno(), 1)
     rewards = []
     try:
         try:
@@ -91,11 +97,10 @@ def _draw(path, env_id, options, actions, total):
                     rewards.append(float(env.step(action)[1]))
 
         fps = env.metadata.get("render_fps") or 30
-        save(path, frames, len(actions) + 1, fps)
+        with film:
+            write(film, suffix, frames, len(actions) + 1, fps)
         env.close()
     except Exception as error:
-        if isinstance(error, UserError):
-            raise
         step = "leave out --record"
         if "mujoco" in sys.modules and os.environ.get("MUJOCO_GL") in ("egl", "osmesa"):
             step = "MuJoCo draws without a display with OSMesa: apt install libosmesa6"
@@ -103,24 +108,24 @@ def _draw(path, env_id, options, actions, total):
                         f"{step}.") from error
     if not np.isclose(sum(rewards), total):
         raise UserError(f"--record: {env_id} is another episode with the same seed and actions, so "
-                        f"{path} shows another than that which was tested.")
+                        "there is no film of that which was tested.")
 
 
-def save(path, frames, count, fps):
+def write(file, suffix, frames, count, fps):
     """Write a film that lasts as long as the episode. The same frames give the same bytes of GIF.
 
     Args:
-        path: str or Path of the .gif or .mp4 file; an older one is replaced, whole.
+        file: open for bytes.
+        suffix: ".gif" or ".mp4".
         frames: function of a range of numbers, an iterator over these frames, uint8 arrays of
             shape (height, width, 3).
         count: how many frames there are.
         fps: how many of them make a second.
 
     Raises:
-        UserError: the file cannot be written; an older one is left as it was.
+        OSError: the film cannot be made.
     """
-    write = _write_gif if Path(path).suffix.lower() == ".gif" else _write_mp4
-    write_atomically(path, lambda file: write(file, frames, count, fps))
+    (_write_gif if suffix == ".gif" else _write_mp4)(file, frames, count, fps)
 
 
 def _picture(frame):

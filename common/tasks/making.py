@@ -79,7 +79,7 @@ def build(env_id, mode=None, drawn=False):
         hint = f"did you mean {env_id.removesuffix(name)}{near[0]}?" if near else "try Pendulum-v1"
         hint = _where_it_is(module, name) or hint
         raise UserError(f"--env {env_id}: there is no such environment; {hint}")
-    reason = one_line(error, kind=True)
+    reason = one_line(error, kind=True).partition(", you can install")[0]  # which is the step
     if mode == "human":
         env = build(env_id, drawn=drawn)  # if this fails too, the window was not the reason
         print(f"No window can be opened ({reason}): playing on without.")
