@@ -33,7 +33,7 @@ UPDATE_ITR = 3  # updates after each step, in [1, inf)
 # Ours; with these values, as the chapter has it:
 POLICY_LOSS = "min"  # Q that the policy maximises (min: the smaller of two), in {min, q1}
 STANDARDISE_REWARDS = True  # standardise the rewards of a batch: mean 0, standard deviation 1
-ALPHA = 0.0  # a fixed alpha (0: as --auto-entropy says), in [0, inf)
+ALPHA = 0.0  # a fixed alpha (0: as --auto-entropy says), in [0, 1e6]
 LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
 WEIGHT_INIT = "small"  # the Qs' first weights, up to 0.003 or as the papers', in {small, fan_in}
 

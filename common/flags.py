@@ -28,7 +28,7 @@ from common.files.whole import check_writable
 OF_EVERY_RUN = '''
 TRAIN_STEPS = 0  # steps of training, in place of --episodes (0: off), in [0, inf)
 UNIT_ACTIONS = False  # the agent acts in [-1, 1], which is stretched to the environment's range
-CHECKPOINT_EVERY = 10  # episodes, at least, between savings of the whole training, in [1, inf)
+CHECKPOINT_EVERY = 10  # episodes between savings of all; more, where they take long, in [1, inf)
 EVALUATE_EVERY = 0  # steps of training between two evaluations (0: off), in [0, inf)
 EVALUATION_EPISODES = 10  # greedy episodes in an evaluation, in [1, 1000]
 KEEP = "last"  # weights to save: the last, or those of the best evaluation, in {last, best}
@@ -182,7 +182,7 @@ class Command:
         run = dict.fromkeys(_SWITCHES, False) | {"record": None, "tensorboard": None,
                                                  "preset": "chapter"} | run
         return Settings(
-            script=self.script, algorithm=self.algorithm, constants=own,
+            script=self.script, algorithm=self.algorithm, constants=own, given=set(),
             everything={"ALG_NAME": self.algorithm} | own | of_all,
             env_id=env_id, seed=own.get("RANDOM_SEED"),
             task=(self.algorithm, env_id, run["preset"]),

@@ -235,22 +235,24 @@ OF_ONES_OWN = {
 
 @pytest.mark.parametrize("kind", OF_ONES_OWN)
 def test_generators_of_ones_own_go_on(kind, capsys):
-    env, other = (wrapped(rng=OF_ONES_OWN[kind](), np_random=OF_ONES_OWN[kind]())
+    def drawn(env, size):
+        task = env.unwrapped
+        return [generator.normal(size=size).tolist()
+                for generator in (task.rng, task.np_random, *task.rngs)]
+
+    make_one = OF_ONES_OWN[kind]
+    env, other = (wrapped(rng=make_one(), np_random=make_one(), rngs=[make_one(), make_one()])
                   for _ in range(2))
-    expected = []
-    for generator in env.unwrapped.rng, env.unwrapped.np_random:
-        generator.normal(size=5)
+    drawn(env, 5)
     states = _from_json(json.loads(json.dumps(_as_json(env.generator_states()))))
-    for generator in env.unwrapped.rng, env.unwrapped.np_random:
-        expected.append(generator.normal(size=3).tolist())
     other.restore_generators(states)
-    assert [generator.normal(size=3).tolist()
-            for generator in (other.unwrapped.rng, other.unwrapped.np_random)] == expected
+    assert drawn(env, 3) == drawn(other, 3)
     assert capsys.readouterr().out == ""
-    del other.unwrapped.rng  # one that a reset() makes
-    other.restore_generators(states)
-    said = capsys.readouterr().out
-    assert "Task.rng is not there before the first reset()" in said and said.count("\n") == 1
+    for rng in None, np.random.Generator(np.random.PCG64DXSM(3)):  # made, or replaced, by a reset()
+        other.unwrapped.rng = rng
+        other.restore_generators(states)
+        said = capsys.readouterr().out
+        assert "Task.rng is not there before the first reset()" in said and said.count("\n") == 1
 
 
 def test_what_an_environment_calls_its_env_is_its_own_affair():
@@ -608,6 +610,7 @@ def test_unknown_id(env_id, hint):
     ("env_id", "hint"),
     [
         ("own_task.Walk-v0", "write --env own_task:Walk-v0"),
+        ("own_task", "write --env own_task:ID, with the ID that it registers"),
         ("own_task:Wlk-v0", "did you mean own_task:Walk-v0?"),
         ("platform:Walk-v0",
          f"platform is another module ({platform.__file__}): rename platform.py"),

@@ -47,6 +47,7 @@ class Environment:
         self.env_id, self.another = env_id, another
         self.max_episode_steps = env.spec.max_episode_steps if env.spec else None
         self._env, self._record, self._played = env, record, []
+        self._film_error = None
         self._finalizer = weakref.finalize(self, _close, env, env_id)
         self._seed = {}  # for the next reset()
         self.terminal, self.returns, self.lengths = False, [], []
@@ -79,9 +80,18 @@ class Environment:
     def _generators(self):
         """NumPy's random generators among the attributes of the environment and its wrappers."""
         getattr(self.unwrapped, "np_random", None)  # which is made at the first look
-        return {f"{type(layer).__name__}.{name}": value
-                for layer in _layers(self._env) for name, value in vars(layer).items()
-                if isinstance(value, np.random.Generator | np.random.RandomState)}
+        found = {}
+        for layer in _layers(self._env):
+            held = dict(vars(layer))
+            held |= {f"{name}.np_random": getattr(held[name], "np_random", None)
+                     for name in ("observation_space", "action_space") if name in held}
+            for name, value in vars(layer).items():
+                if isinstance(value, list | tuple | dict):
+                    items = value.items() if isinstance(value, dict) else enumerate(value)
+                    held |= {f"{name}[{key}]": item for key, item in items}
+            found |= {f"{type(layer).__name__}.{name}": value for name, value in held.items()
+                      if isinstance(value, np.random.Generator | np.random.RandomState)}
+        return found
 
     def generator_states(self):
         """The states of the environment's random generators: dict from a name to a dict."""
@@ -94,11 +104,12 @@ class Environment:
         self._seed, present = {}, self._generators()
         for name, state in states.items():
             generator = present.get(name)
-            if isinstance(generator, np.random.RandomState):
-                generator.set_state(state)
-            elif generator is not None:
-                generator.bit_generator.state = state
-            else:
+            try:
+                if isinstance(generator, np.random.RandomState):
+                    generator.set_state(state)
+                else:  # None has no state, and another kind another one
+                    generator.bit_generator.state = state
+            except (AttributeError, KeyError, TypeError, ValueError):
                 print(f"--env {self.env_id}: {name} is not there before the first reset(), so its "
                       "random numbers are not those of the training that was stopped.")
 
@@ -108,6 +119,9 @@ class Environment:
         if seed is not None:
             self.seed(seed)
         options, self._seed = self._seed, {}
+        if options:
+            for space in self._env.observation_space, self._env.action_space:
+                space.seed(options["seed"])  # there are environments that draw from them
         if self._record is not None:
             options.setdefault("seed", int(np.random.default_rng().integers(2**31)))
             self._options = options  # the film plays them again
@@ -161,14 +175,23 @@ class Environment:
     def _finish_film(self):
         if self._record is not None and self.lengths:
             path, self._record = self._record, None
-            film(path, self.env_id, self._options, self._played, self.returns[-1])
+            try:
+                film(path, self.env_id, self._options, self._played, self.returns[-1])
+            except UserError as error:
+                self._film_error = error
 
     def close(self):
-        """Finish the film, free the environment and its window; says if freeing them fails."""
+        """Finish the film, free the environment and its window; says if freeing them fails.
+
+        Raises UserError, if there could be no film.
+        """
         try:
             self._finish_film()
         finally:
             self._finalizer()
+        error, self._film_error = self._film_error, None
+        if error:
+            raise error
 
     def _blamed(self, error):
         """What to raise for an error out of the environment's code; a signal is not its fault."""

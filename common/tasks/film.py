@@ -48,7 +48,7 @@ def film(path, env_id, options, actions, total):
         env=_surroundings(), capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        if done.returncode != 1:
+        if done.returncode < 0:
             said = (f"--record: {env_id} cannot be drawn (killed by signal {-done.returncode}); "
                     "leave out --record.")
         raise UserError(said)
@@ -61,9 +61,14 @@ def _surroundings():
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # SDL: there are environments that open a window to draw anything at all.
     found = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
-    if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+    if _without_display():
         found["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
     return {**found, **os.environ, "PYTHONPATH": path}
+
+
+def _without_display():
+    return (sys.platform.startswith("linux")
+            and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
 
 
 def _draw(suffix, env_id, options, actions, total):
@@ -88,6 +93,8 @@ def _draw(suffix, env_id, options, actions, total):
 
         def frames(numbers):
             """The frames of these numbers, in turn."""
+            for space in env.observation_space, env.action_space:  # as Environment does
+                space.seed(options["seed"])
             env.reset(**options)
             for number in range(len(actions) + 1):
                 if number in numbers:
@@ -100,10 +107,11 @@ def _draw(suffix, env_id, options, actions, total):
         with film:
             write(film, suffix, frames, len(actions) + 1, fps)
         env.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         step = "leave out --record"
-        if "mujoco" in sys.modules and os.environ.get("MUJOCO_GL") in ("egl", "osmesa"):
-            step = "MuJoCo draws without a display with OSMesa: apt install libosmesa6"
+        if "mujoco" in sys.modules and _without_display():
+            step = ("MuJoCo draws without a display with MUJOCO_GL=osmesa, after apt install "
+                    "libosmesa6")
         raise UserError(f"--record: {env_id} cannot be drawn ({one_line(error, kind=True)}); "
                         f"{step}.") from error
     if not np.isclose(sum(rewards), total):

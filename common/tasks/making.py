@@ -67,7 +67,7 @@ def build(env_id, mode=None, drawn=False):
         if name in library.registry:
             try:
                 options = {"render_mode": mode} if mode else {}
-                with warnings.catch_warnings():
+                with _undrawn(mode), warnings.catch_warnings():
                     warnings.filterwarnings("ignore", module="gym")  # "out of date"
                     return library.make(name, disable_env_checker=True, **options)
             except (Stopped, KeyboardInterrupt):
@@ -86,6 +86,17 @@ def build(env_id, mode=None, drawn=False):
         return env
     step = _package_to_install(error) or "--verbose shows where"
     raise UserError(f"--env {env_id}: cannot be made ({reason}); {step}.") from error
+
+
+@contextlib.contextmanager
+def _undrawn(mode):
+    """A block in which MuJoCo loads no OpenGL driver for films: see film.py."""
+    chosen = os.environ.pop("MUJOCO_GL", None) if mode != "rgb_array" else None
+    try:
+        yield
+    finally:
+        if chosen is not None:
+            os.environ["MUJOCO_GL"] = chosen
 
 
 def _libraries(env_id, drawn):
@@ -120,9 +131,12 @@ def _import_theirs(module, env_id):
         lines = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
         place = f"{lines[-1].filename}, line {lines[-1].lineno}: " if lines else ""
         step = _package_to_install(error) or "correct it"
-        plain = module.removeprefix("./").removesuffix(".py").replace("/", ".")
-        if plain != module:
-            step = f"write --env {plain}:{env_id.rpartition(':')[2]}"
+        path, name = Path(module.removesuffix(".py")), env_id.rpartition(":")[2]
+        plain = ".".join(path.parts) if "/" in module else str(path)
+        if path.is_absolute() or ".." in path.parts:
+            step = f"start in {path.parent} and write --env {path.name}:{name}"
+        elif plain != module:
+            step = f"write --env {plain}:{name}"
         elif isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             step = f"it is not in {here}: start in the folder that holds it, or pip install it"
         reason = f"cannot import {module} ({one_line(error, kind=True)})"
@@ -131,6 +145,8 @@ def _import_theirs(module, env_id):
 
 def _where_it_is(module, name):
     """A hint on a module in the current folder that --env did not name, or ""."""
+    if not module and name and Path(f"{name}.py").is_file():
+        return f"write --env {name}:ID, with the ID that it registers"
     head, _, tail = name.rpartition(".")
     own = Path(*(module or head).split(".")).absolute().with_suffix(".py")
     if not own.is_file():

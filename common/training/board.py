@@ -33,7 +33,7 @@ def board(folder, name):
         writer = tf.summary.create_file_writer(str(Path(folder) / name))
     except tf.errors.OpError as error:
         raise UserError(
-            f"--tensorboard {folder}: cannot be written ({error.message}); choose another folder"
+            f"--tensorboard {folder}: cannot be written; free the disk or choose another folder"
         ) from error
     failed = []
 

@@ -28,8 +28,8 @@ def Testing(agent, env, settings):  # as a class, for it stands where Training d
     with contextlib.closing(env.another(render=True, record=record)) as env:
         env.seed(settings.seed)
         yield env
-    print(f"Testing | Episodes: {len(env.returns)} | Mean: {np.mean(env.returns):.4f} "
-          f"| Standard Deviation: {np.std(env.returns):.4f}")
+        print(f"Testing | Episodes: {len(env.returns)} | Mean: {np.mean(env.returns):.4f} "
+              f"| Standard Deviation: {np.std(env.returns):.4f}")
     if settings.explain:
         explain.save(agent, settings)
     if settings.page:

@@ -16,7 +16,7 @@ from common.training.evaluation import TEST_STARTS, VALIDATION_STARTS, Evaluatio
 from common.training.progress import Progress
 from common.training.screen import bar
 
-SAVING = 0.05  # share of the time that savings of the state may take: buffers can be large
+SAVING = 0.05  # share of the time that saving may take, unless --checkpoint-every is given
 
 
 class Training:
@@ -200,7 +200,8 @@ class Training:
         checkpoint.save(self.state, self.agent, self.env, self.settings.everything, done,
                         self.digest)
         self.saved = done.episodes
-        self.next_save = began + (time.time() - began) / SAVING
+        if "CHECKPOINT_EVERY" not in self.settings.given:
+            self.next_save = began + (time.time() - began) / SAVING
 
     def plot(self, all_episode_reward):
         """Draw the chapter's curve and the rewards of the episodes, and print where it is."""
