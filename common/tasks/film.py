@@ -21,6 +21,8 @@ from common.errors import START, UserError, one_line
 from common.files.names import ROOT
 from common.files.whole import write_atomically
 
+# Without the current folder, where a file of the reader's may have the name of one of ours
+_PROCESS = "import sys; sys.path.pop(0); from common.tasks import film; film.main()"
 _GIF_SIDE = 250  # pixels, of the longer side, about: a picture is shrunk by a whole number
 _GIF_FPS = 15  # about, for the same reason
 
@@ -44,7 +46,7 @@ def film(path, env_id, options, actions, total):
     given = {"suffix": path.suffix.lower(), "env_id": env_id, "options": options,
              "actions": [action.tolist() for action in actions], "total": total}
     done = subprocess.run(
-        [sys.executable, "-m", "common.tasks.film"], input=json.dumps(given).encode(), cwd=START,
+        [sys.executable, "-c", _PROCESS], input=json.dumps(given).encode(), cwd=START,
         env=_surroundings(), capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
@@ -182,7 +184,8 @@ def _write_mp4(file, frames, count, fps):
     file.write(film.getvalue())
 
 
-if __name__ == "__main__":
+def main():
+    """The process that draws: a film on stdout, or a line on stderr."""
     try:
         _draw(**json.load(sys.stdin))
     except UserError as error:
