@@ -28,7 +28,6 @@ from common.errors import UserError
 from common.files.compile_cache import compile_cache
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
-_EAGERLY = "with --eager, tf.config.run_functions_eagerly(True)"
 _STATE = (int, float, dict, tf.Tensor)  # attributes that change without another code
 _printing = set()  # methods whose print() a line has told of
 LOCK = threading.RLock()  # tracing and calls: one thread of the process at a time
@@ -144,7 +143,8 @@ def _what_xla_lacks(method, error):
         return error
     why = ", which enable_check_numerics() asks for" if "NumericSummary" in found[1] else ""
     return UserError(f"{method.__qualname__} cannot be compiled: XLA has no {found[1]}{why}. "
-                     f"Without it, or {_EAGERLY}, its lines run.")
+                     "Without it, or with --eager, tf.config.run_functions_eagerly(True), its "
+                     "lines run.")
 
 
 def _compile(programs, part, method, kinds):

@@ -63,12 +63,13 @@ def _surroundings():
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # SDL: there are environments that open a window to draw anything at all.
     found = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
-    if _without_display():
+    if without_display():
         found["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
     return {**found, **os.environ, "PYTHONPATH": path}
 
 
-def _without_display():
+def without_display():
+    """Whether this is a Linux without a screen."""
     return (sys.platform.startswith("linux")
             and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
 
@@ -111,7 +112,7 @@ def _draw(suffix, env_id, options, actions, total):
         env.close()
     except (Exception, SystemExit) as error:
         step = "leave out --record"
-        if "mujoco" in sys.modules and _without_display():
+        if "mujoco" in sys.modules and without_display():
             step = ("MuJoCo draws without a display with MUJOCO_GL=osmesa, after apt install "
                     "libosmesa6")
         raise UserError(f"--record: {env_id} cannot be drawn ({one_line(error, kind=True)}); "

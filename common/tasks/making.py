@@ -16,6 +16,7 @@ from common.errors import UserError, one_line
 from common.files.names import present_id
 from common.process import Stopped
 from common.tasks.environment import Environment
+from common.tasks.film import without_display
 
 _said = set()  # wrappers that a line has told of
 
@@ -81,7 +82,7 @@ def build(env_id, mode=None, drawn=False):
         raise UserError(f"--env {env_id}: there is no such environment; {hint}")
     reason = one_line(error, kind=True).partition(", you can install")[0]  # which is the step
     if mode == "human":
-        env = build(env_id, drawn=drawn)  # if this fails too, the window was not the reason
+        env = build(env_id)  # if this fails too, the window was not the reason
         print(f"No window can be opened ({reason}): playing on without.")
         return env
     step = _package_to_install(error) or "--verbose shows where"
@@ -173,8 +174,7 @@ def _package_to_install(error):
 
 def _is_a_screen():
     """Whether a window would be seen: SDL, finding no screen, silently draws for nobody."""
-    screens = {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
-    if screens or not sys.platform.startswith("linux"):
+    if not without_display():
         with contextlib.suppress(Exception):  # no pygame, or SDL may not choose and finds none
             import pygame
 
