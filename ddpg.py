@@ -27,16 +27,16 @@ HIDDEN_DIM = 64  # units in each hidden layer, in [1, 4096]
 UPDATE_ITR = 1  # updates after each step, in [1, inf)
 VAR = 2.0  # standard deviation of the exploration noise at the start, in [0, inf)
 VAR_DECAY = 0.9995  # factor of the exploration noise's deviation at each update, in (0, 1]
-LEARN_AFTER = 10000  # learning starts with more transitions than this, in [0, inf)
 
 # Ours; with these values, as the chapter has it:
 NOISE = "gaussian"  # kind of exploration noise (ou: Ornstein-Uhlenbeck), in {gaussian, ou}
 OU_THETA = 0.15  # how fast Ornstein-Uhlenbeck noise returns to zero, in (0, inf)
 EXPLORE_STEPS = 0  # steps at the start with uniformly random actions, in [0, inf)
 REWARD_SCALE = 1.0  # factor of the rewards, in (0, inf)
+LEARN_AFTER = 10000  # learning starts with more transitions than this, in [0, inf)
 WEIGHT_INIT = "normal"  # first weights, N(0, 0.3) or as the papers', in {normal, fan_in}
 
-args = flags.parse(globals())  # each of these is a flag; here, before the long imports
+args = flags.parse(globals())  # sets each to its flag's value, before the long imports
 
 import random
 import time
@@ -58,17 +58,18 @@ class DDPG:
     """Deep deterministic policy gradient: an actor, a critic, and a moving average of each.
 
     action_dim and state_dim are the sizes of an action and a state, action_range is half the width
-    of the action interval, a number or (action_dim,). All else is read off the constants, as in
-    print, when the agent is made, and GAMMA and REWARD_SCALE when its update is compiled. `losses`
-    are those of the last update.
+    of the action interval, a number or (action_dim,). noise and weight_init are ours: as the
+    constants of these names. All else is read off the constants, as in print: when the agent is
+    made or a method called, GAMMA and REWARD_SCALE when its update is compiled. `losses` are those
+    of the last update.
     """
 
     def __init__(self, action_dim, state_dim, action_range, noise=NOISE, weight_init=WEIGHT_INIT):
         # a row: state, action, reward, next state, done
         self.memory = np.zeros((MEMORY_CAPACITY, state_dim * 2 + action_dim + 2), dtype=np.float32)
         self.pointer = 0
-        self.action_dim, self.state_dim = action_dim, state_dim
-        self.action_range = action_range = np.float32(action_range)
+        action_range = np.float32(action_range)
+        self.action_dim, self.state_dim, self.action_range = action_dim, state_dim, action_range
         self.var = VAR
 
         W_init = tf.random_normal_initializer(mean=0, stddev=0.3)
@@ -159,17 +160,17 @@ class DDPG:
     def learn(self, n_updates=1):
         """Update critic, actor and targets n_updates times in one call, each from a new batch.
 
-        The batches are drawn from the whole memory, or from what is stored of it.
+        The batches are drawn from the whole memory or, before it is full, from what is stored.
         """
         batches = []
-        for i in range(n_updates):
+        for i in range(n_updates):  # ours
             self.var *= VAR_DECAY
             indices = np.random.choice(min(self.pointer, MEMORY_CAPACITY), size=BATCH_SIZE)
             bt = self.memory[indices, :]
             batches.append((bt,))
         self.losses = self.update_networks.for_each(batches)
 
-    # The printed body goes on here, as one compiled call; what changes is an argument of it.
+    # The printed body goes on here, compiled; what may change at each call is an argument.
     @compiled
     def update_networks(self, bt):
         """One update from one batch; returns what TensorBoard shows, by name."""
@@ -186,9 +187,10 @@ class DDPG:
             y = REWARD_SCALE * br + GAMMA * (1 - bd) * q_
             q = self.critic([bs, ba])
             td_error = tf.reduce_mean(tf.square(y - q))
-            q_mean = tf.reduce_mean(q)
         c_grads = tape.gradient(td_error, self.critic.trainable_weights)
         self.critic_opt.apply_gradients(zip(c_grads, self.critic.trainable_weights))
+
+        q_mean = tf.reduce_mean(q)  # ours
 
         # the actor: up the critic's gradient (6.6)
         with tf.GradientTape() as tape:
@@ -218,6 +220,7 @@ class DDPG:
     def load(self, path=None):
         """Load all networks; raises UserError, with the agent unchanged, if the file is unfit."""
         networks.load(self, args, path)
+        # ours: the averages are what the targets hold
         for i, j in zip(self.actor_target.trainable_weights + self.critic_target.trainable_weights,
                         self.actor.trainable_weights + self.critic.trainable_weights):
             self.ema.average(j).assign(i)
@@ -227,7 +230,7 @@ class DDPG:
 
     @compiled
     def greedy_actions(self, states):
-        """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
+        """The greedy actions (N, action_dim) for states (N, state_dim), as get_action()'s."""
         return self.actor(states)
 
     def q_values(self, states, actions):
@@ -244,15 +247,16 @@ class DDPG:
 if __name__ == "__main__":
     # the environment
     env = make(ENV_ID, RENDER, args)
-    state_dim = env.observation_space.shape[0]
-    action_dim = env.action_space.shape[0]
-    action_range = env.action_space.high  # actions are in [-action_range, action_range]
 
     # seeds, for results that repeat
     env.seed(RANDOM_SEED)
     random.seed(RANDOM_SEED)
     np.random.seed(RANDOM_SEED)
     tf.random.set_seed(RANDOM_SEED)
+
+    state_dim = env.observation_space.shape[0]
+    action_dim = env.action_space.shape[0]
+    action_range = env.action_space.high  # actions are in [-action_range, action_range]
 
     agent = DDPG(action_dim, state_dim, action_range)
     t0 = time.time()
@@ -264,7 +268,7 @@ if __name__ == "__main__":
                 training.resume()
             for episode in training(range(TRAIN_EPISODES)):
                 state = env.reset()
-                agent.ou.reset()  # each episode's noise starts anew in algorithm 6.26
+                agent.ou.reset()  # ours: each episode's noise starts anew (algorithm 6.26)
                 episode_reward = 0
                 for step in range(MAX_STEPS):
                     if RENDER:
@@ -278,7 +282,7 @@ if __name__ == "__main__":
                     agent.store_transition(state, action, reward, state_, env.terminal)
 
                     if agent.pointer > LEARN_AFTER:
-                        agent.learn(UPDATE_ITR)
+                        agent.learn(n_updates=UPDATE_ITR)
 
                     state = state_
                     episode_reward += reward
@@ -293,7 +297,7 @@ if __name__ == "__main__":
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
 
             agent.save()
-            training.plot(all_episode_reward)  # into image/ddpg.png
+            training.plot(all_episode_reward)  # plt.plot and plt.savefig: image/ddpg.png
 
     if args.test:
         agent.load()

@@ -25,7 +25,7 @@ POLICY_LR = 3e-4  # learning rate of the policy, in (0, inf)
 ALPHA_LR = 3e-4  # learning rate of log alpha, the entropy's weight, in (0, inf)
 GAMMA = 0.99  # discount factor, in [0, 1]
 SOFT_TAU = 1e-2  # weight of the networks in a soft update of their targets, in (0, 1]
-AUTO_ENTROPY = True  # learn alpha, the entropy's weight; otherwise it is 1
+AUTO_ENTROPY = True  # learn alpha, the entropy's weight; otherwise it is 1, or --alpha
 REWARD_SCALE = 1.0  # factor of the rewards, standardised or not, in (0, inf)
 REPLAY_BUFFER_SIZE = 500_000  # transitions that the replay buffer holds, in [1, 1e9]
 UPDATE_ITR = 3  # updates after each step, in [1, inf)
@@ -33,11 +33,11 @@ UPDATE_ITR = 3  # updates after each step, in [1, inf)
 # Ours; with these values, as the chapter has it:
 POLICY_LOSS = "min"  # Q that the policy maximises (min: the smaller of two), in {min, q1}
 STANDARDISE_REWARDS = True  # standardise the rewards of a batch: mean 0, standard deviation 1
-ALPHA = 0.0  # a fixed alpha (0: as --auto-entropy says), in [0, 1e6]
+ALPHA = 0.0  # a fixed alpha, which is not learned (0: as --auto-entropy says), in [0, 1e6]
 LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
-WEIGHT_INIT = "small"  # the Qs' first weights, up to 0.003 or as the papers', in {small, fan_in}
+WEIGHT_INIT = "small"  # the Qs' first weights, up to 0.003 or 1 / sqrt(inputs), in {small, fan_in}
 
-args = flags.parse(globals())  # each of these is a flag; here, before the long imports
+args = flags.parse(globals())  # sets each to its flag's value, before the long imports
 
 import random
 import time
@@ -95,7 +95,7 @@ class SoftQNetwork(Model):
     """Soft Q(s, a): [state, action] -> hidden -> hidden -> 1, through TensorLayer's dynamic API.
 
     num_inputs and num_actions are the sizes of a state and an action, hidden_dim the units in each
-    hidden layer. Weights start uniform in [-init_w, init_w], or as in the paper's code (fan_in).
+    hidden layer. Weights start uniform in [-init_w, init_w], or as common/networks.py's fan_in.
     """
 
     def __init__(self, num_inputs, num_actions, hidden_dim, init_w=3e-3, weight_init=WEIGHT_INIT):
@@ -113,7 +113,7 @@ class SoftQNetwork(Model):
         self(tf.zeros([1, input_dim]), is_train=False)  # the extra call of the main part (E17)
 
     def forward(self, input):
-        """Soft Q values (N, 1) of inputs (N, state_dim + action_dim)."""
+        """Soft Q values (N, 1) of inputs (N, num_inputs + num_actions)."""
         x = self.linear1(input)
         x = self.linear2(x)
         x = self.linear3(x)
@@ -134,7 +134,7 @@ class PolicyNetwork(Model):
         self.log_std_min = log_std_min
         self.log_std_max = log_std_max
         # One for each layer: an initializer of Keras 3 gives the same values at every use.
-        w_init = tf.keras.initializers.GlorotNormal
+        w_init = tf.keras.initializers.glorot_normal
 
         self.linear1 = Dense(n_units=hidden_dim, act=tf.nn.relu, W_init=w_init(),
                              in_channels=num_inputs, name="policy1")
@@ -203,7 +203,7 @@ class PolicyNetwork(Model):
 
 
 class SAC:
-    """Soft actor-critic: two soft Q networks with targets, a stochastic policy, a learned alpha.
+    """Soft actor-critic: two soft Q networks with targets, a stochastic policy, an alpha.
 
     It learns from replay_buffer. Sizes and action_range are as for PolicyNetwork; soft_q_lr,
     policy_lr and alpha_lr are Adam's. The rest is ours: as the constants of these names. `losses`
@@ -272,19 +272,21 @@ class SAC:
                gamma=0.99, soft_tau=1e-2, n_updates=1):
         """Update all networks and alpha n_updates times in one call, each time from a new batch.
 
-        reward_scale is a factor of the standardised rewards. With auto_entropy alpha is learned,
-        so that the policy's entropy goes to target_entropy (kappa in 6.29); without, it is 1.
-        gamma is the discount factor, soft_tau the share of the networks in the soft updates of
-        their targets. A ValueError if fewer than batch_size transitions are stored.
+        reward_scale is a factor of the rewards, standardised or not. With auto_entropy alpha is
+        learned, so that the policy's entropy goes to target_entropy (kappa in 6.29); without, it
+        is 1; the constructor's alpha, where it is not 0, stays in both cases. gamma is the
+        discount factor, soft_tau the share of the networks in the soft updates of their targets. A
+        ValueError if fewer than batch_size transitions are stored.
         """
         batches = []
         for i in range(n_updates):  # the loop that is printed around update()
             state, action, reward, next_state, done = self.replay_buffer.sample(batch_size)
             batches.append((state, action, reward, next_state, done))
-        self.losses = self.update_networks.for_each(batches, reward_scale, auto_entropy,
-                                                    float(target_entropy), gamma, soft_tau)
+        learn_alpha = auto_entropy and not self.fixed_alpha
+        self.losses = self.update_networks.for_each(batches, reward_scale, learn_alpha,
+                                                    target_entropy, gamma, soft_tau)
 
-    # The printed body goes on here, as one compiled call; what changes is an argument of it.
+    # The printed body goes on here, compiled; what may change at each call is an argument.
     @compiled
     def update_networks(self, state, action, reward, next_state, done, reward_scale, auto_entropy,
                         target_entropy, gamma, soft_tau):
@@ -333,14 +335,14 @@ class SAC:
         self.policy_optimizer.apply_gradients(zip(p_grad, self.policy_net.trainable_weights))
 
         # Updating alpha (6.29): the trade-off between exploration (entropy) and exploitation (Q)
-        if auto_entropy is True and not self.fixed_alpha:
+        if auto_entropy is True:
             with tf.GradientTape() as alpha_tape:
                 alpha_loss = -tf.reduce_mean(self.log_alpha * (log_prob + target_entropy))
             alpha_grad = alpha_tape.gradient(alpha_loss, [self.log_alpha])
             self.alpha_optimizer.apply_gradients(zip(alpha_grad, [self.log_alpha]))
             self.alpha = tf.math.exp(self.log_alpha)
         else:  # a fixed alpha
-            self.alpha = self.fixed_alpha or 1.0
+            self.alpha = self.fixed_alpha or 1.0  # the former is ours
             alpha_loss = 0.0
 
         # Soft updates of the targets
@@ -366,7 +368,7 @@ class SAC:
 
     @compiled
     def greedy_actions(self, states):
-        """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
+        """The greedy actions (N, action_dim) for states (N, state_dim), as get_action()'s."""
         mean, _ = self.policy_net.forward(states)
         return self.policy_net.action_range * tf.math.tanh(mean)
 
@@ -427,8 +429,10 @@ if __name__ == "__main__":
                     frame_idx += 1
 
                     if len(replay_buffer) > max(BATCH_SIZE, LEARN_AFTER):
-                        agent.update(BATCH_SIZE, REWARD_SCALE, AUTO_ENTROPY, -1.0 * action_dim,
-                                     GAMMA, SOFT_TAU, n_updates=UPDATE_ITR)
+                        agent.update(BATCH_SIZE, reward_scale=REWARD_SCALE,
+                                     auto_entropy=AUTO_ENTROPY, target_entropy=-1.0 * action_dim,
+                                     gamma=GAMMA, soft_tau=SOFT_TAU,
+                                     n_updates=UPDATE_ITR)  # for i in range(UPDATE_ITR)
                     if done:
                         break
 
@@ -440,7 +444,7 @@ if __name__ == "__main__":
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
 
             agent.save()
-            training.plot(all_episode_reward)  # into image/sac.png
+            training.plot(all_episode_reward)  # plt.plot and plt.savefig: image/sac.png
 
     if args.test:
         agent.load()

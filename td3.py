@@ -38,7 +38,7 @@ CLIP_ACTIONS = False  # clip noisy actions to the environment's range (errata E1
 LEARN_AFTER = 0  # learning starts with more transitions than this and than a batch, in [0, inf)
 WEIGHT_INIT = "small"  # first weights, up to 0.003 or as the papers', in {small, fan_in}
 
-args = flags.parse(globals())  # each of these is a flag; here, before the long imports
+args = flags.parse(globals())  # sets each to its flag's value, before the long imports
 
 import random
 import time
@@ -114,7 +114,7 @@ class QNetwork(Model):
         self(tf.zeros([1, input_dim]), is_train=False)  # the extra call of the main part (E17)
 
     def forward(self, input):
-        """Q values (N, 1) of inputs (N, state_dim + action_dim)."""
+        """Q values (N, 1) of inputs (N, num_inputs + num_actions)."""
         x = self.linear1(input)
         x = self.linear2(x)
         x = self.linear3(x)
@@ -202,9 +202,10 @@ class PolicyNetwork(Model):
 class TD3:
     """Twin delayed DDPG: two Q networks, one policy, and a target of each.
 
-    It learns from replay_buffer. Sizes and action_range are as for PolicyNetwork. The policy is
-    updated at every policy_target_update_interval-th update; q_lr and policy_lr are Adam's. The
-    rest is ours: as the constants of these names. `losses` are those of the last update.
+    It learns from replay_buffer. Sizes and action_range are as for PolicyNetwork. The policy and
+    all targets are updated at every policy_target_update_interval-th update; q_lr and policy_lr are
+    Adam's. The rest is ours: as the constants of these names. `losses` are those of the last
+    update.
     """
 
     def __init__(self, state_dim, action_dim, replay_buffer, hidden_dim, action_range,
@@ -271,10 +272,10 @@ class TD3:
                n_updates=1):
         """Update all networks n_updates times in one call, each time from a new batch.
 
-        eval_noise_scale is the standard deviation of target policy smoothing (6.16), reward_scale
-        a factor of the standardised rewards, gamma the discount factor, soft_tau the share of the
-        networks in the soft updates of their targets. A ValueError if fewer than batch_size
-        transitions are stored.
+        eval_noise_scale is the standard deviation of the noise of target policy smoothing (6.16),
+        reward_scale a factor of the rewards, standardised or not, gamma the discount factor,
+        soft_tau the share of the networks in the soft updates of their targets. A ValueError if
+        fewer than batch_size transitions are stored.
         """
         batches = []
         for i in range(n_updates):  # the loop that is printed around update()
@@ -287,7 +288,7 @@ class TD3:
         self.losses = self.update_networks.for_each(batches, eval_noise_scale, reward_scale, gamma,
                                                     soft_tau)
 
-    # The printed body goes on here, as one compiled call; what changes is an argument of it.
+    # The printed body goes on here, compiled; what may change at each call is an argument.
     @compiled
     def update_networks(self, state, action, reward, next_state, done, policy_turn,
                         eval_noise_scale, reward_scale, gamma, soft_tau):
@@ -366,7 +367,7 @@ class TD3:
 
     @compiled
     def greedy_actions(self, states):
-        """The actions (N, action_dim) that get_action() gives for states (N, state_dim), greedy."""
+        """The greedy actions (N, action_dim) for states (N, state_dim), as get_action()'s."""
         return self.policy_net.action_range * self.policy_net.forward(states)
 
     def q_values(self, states, actions):
@@ -427,7 +428,7 @@ if __name__ == "__main__":
 
                     if len(replay_buffer) > max(BATCH_SIZE, LEARN_AFTER):
                         agent.update(BATCH_SIZE, EVAL_NOISE_SCALE, REWARD_SCALE, GAMMA, SOFT_TAU,
-                                     n_updates=UPDATE_ITR)
+                                     n_updates=UPDATE_ITR)  # for i in range(UPDATE_ITR)
                     if done:
                         break
 
@@ -439,7 +440,7 @@ if __name__ == "__main__":
                       f"{episode_reward:.4f} | Running Time: {time.time() - t0:.4f}")
 
             agent.save()
-            training.plot(all_episode_reward)  # into image/td3.png
+            training.plot(all_episode_reward)  # plt.plot and plt.savefig: image/td3.png
 
     if args.test:
         agent.load()

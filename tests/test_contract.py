@@ -284,7 +284,9 @@ def test_arguments_in_the_order_of_the_parameters(script):
         special = {"-1.0 * action_dim": "target_entropy"}
         assert [special.get(a, a) for a in arguments] == names[: len(arguments)]
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in given[0].keywords}
-        assert keywords == ({} if function is agent_class else {"n_updates": "UPDATE_ITR"})
+        assert keywords.pop("n_updates", "UPDATE_ITR") == "UPDATE_ITR"
+        for name, value in keywords.items():
+            assert value in (name.upper(), "-1.0 * action_dim" * (name == "target_entropy"))
 
 
 # --- constructed agents
