@@ -272,11 +272,8 @@ def main(argv):
     with locked(args.runs_dir, "--runs-dir", "compare.lock"):
         everything, finished, failed = all_runs(settings, args.seeds), {}, []
         for run in everything:
-            try:
-                result = runs.result(run, args.runs_dir)
-                finished |= {run: result} if result else {}
-            except UserError as error:
-                print(f"compare.py: {error}: this run is made anew", file=sys.stderr)
+            result = runs.result(run, args.runs_dir)
+            finished |= {run: result} if result else {}
         print(f"Runs: {len(everything)}, finished already: {len(finished)}")
         todo = [run for run in everything if run not in finished]
         stale = runs.of_other_code(todo, args.runs_dir)

@@ -47,11 +47,9 @@ def prepare(prog, verbose=False):
         prog: the script's name, with which its lines on stderr begin.
         verbose: show tracebacks, too.
     """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed (>&-)
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        if hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace", line_buffering=True)
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     _Signals.terminals = [number for number in (1, 2) if os.isatty(number)]
     sys.excepthook = _one_line_hook(prog, verbose, sys.excepthook)
     with contextlib.suppress(ValueError):  # outside the main thread

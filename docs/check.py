@@ -240,6 +240,17 @@ def check_example(page):
             page.say(block.start(), "this code is not in docs/environments.md: copy one")
 
 
+# The results
+
+
+def check_results(page):
+    """The tables of comparisons are those that compare.py wrote beside the pictures, each shown."""
+    for file in sorted(ROOT.glob("docs/pictures/compare_*.md")):
+        table, picture = file.read_text(encoding="utf-8").strip(), f"(pictures/{file.stem}.png)"
+        if table not in page.text or picture not in page.text:
+            page.say(0, f"{file.stem} is not here as it is in docs/pictures: copy its table")
+
+
 # The map
 
 
@@ -348,6 +359,7 @@ CHECKS = {
     "README": [check_example],
     "docs/chapter-map": [check_places, check_constants],
     "docs/errata": [check_errata],
+    "docs/results": [check_results],
 }
 
 

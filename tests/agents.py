@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorlayer.models import Model
 
 import ddpg
 import sac
@@ -65,11 +66,16 @@ def transitions(n=CAPACITY, state_dim=STATE_DIM):
     ]
 
 
-def widen(weights, seed):
-    """Set a list of weights from N(0, 0.4^2)."""
-    rng = np.random.default_rng(seed)
+def widen(weights, rng, scale=0.4):
+    """Set a list of weights from N(0, scale^2); rng is a generator or a seed."""
+    rng = np.random.default_rng(rng)
     for weight in weights:
-        weight.assign(rng.normal(0, 0.4, weight.shape))
+        weight.assign(rng.normal(0, scale, weight.shape))
+
+
+def networks(agent):
+    """The agent's networks by name, in the order of their creation."""
+    return {name: value for name, value in vars(agent).items() if isinstance(value, Model)}
 
 
 def new_agent(script, seed=0, filled=True, state_dim=STATE_DIM, hidden_dim=HIDDEN_DIM, wide=True,

@@ -4,7 +4,6 @@ First in one process, then with scripts that are killed. tests/test_training.py 
 around it, with a few lines in the agent's place.
 """
 
-import dataclasses
 import os
 import random
 import signal
@@ -16,10 +15,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from agents import act, new_agent, small_ddpg, update, values
-from test_scripts import ROOT, SHORT, command, environment, run
+from agents import act, new_agent, update, values
+from commands import SHORT, command, environment, refusal, run
 
 from common.errors import UserError
+from common.files.names import ROOT
 from common.tasks.making import make
 from common.training import checkpoint
 from common.training.progress import Progress
@@ -33,155 +33,48 @@ PROGRESS = Progress(
 )
 
 
-@pytest.fixture(autouse=True)
-def small():
-    with small_ddpg():
-        yield
+class State:
+    """An agent and its environment, to be saved together."""
 
-
-class Run:
-    """An agent of a script, its environment, and the script's loop."""
-
-    def __init__(self, script, seed):
-        options = {"noise": "ou"} if script == "ddpg" else {}
-        self.agent = new_agent(script, seed, filled=False, wide=False, **options)
-        self.store = getattr(self.agent, "store_transition", None) or self.agent.replay_buffer.push
-        self.env = make("Pendulum-v1")
+    def __init__(self, agent, seed=1):
+        self.agent, self.env = agent, make("Pendulum-v1")
         self.env.seed(seed)
+        self.env.reset()
 
-    def play(self, episodes):
-        """The rewards of all steps, and what the random numbers of all are then."""
-        rewards = []
-        for _ in range(episodes):
-            state = self.env.reset()
-            for step in range(12):
-                action = act(self.agent, state, greedy=False)
-                next_state, reward, done, _ = self.env.step(action)
-                self.store(state, action, reward, next_state, done)
-                rewards.append(reward)
-                state = next_state
-                if step > 8:
-                    update(self.agent, 2)
-        return [*rewards, random.random(), np.random.random()]
-
-    def save(self, path, progress=PROGRESS):
-        checkpoint.save(path, self.agent, self.env, CONSTANTS, progress, DIGEST)
+    def save(self, path):
+        checkpoint.save(path, self.agent, self.env, CONSTANTS, PROGRESS, DIGEST)
 
     def restore(self, path, constants=CONSTANTS, digest=DIGEST):
         return checkpoint.restore(path, self.agent, self.env, constants, digest)
 
 
-@pytest.mark.parametrize("script", [pytest.param("ddpg", marks=pytest.mark.slow), "td3",
-                                    pytest.param("sac", marks=pytest.mark.slow)])
-def test_restored_is_as_saved_bit_for_bit(script, tmp_path):
+def played(one, episodes):
+    """The rewards of all steps of an agent that learns, and its next random numbers."""
+    rewards = []
+    for _ in range(episodes):
+        state = one.env.reset()
+        for step in range(12):
+            action = act(one.agent, state, greedy=False)
+            next_state, reward, done, _ = one.env.step(action)
+            one.agent.replay_buffer.push(state, action, reward, next_state, done)
+            rewards.append(reward)
+            state = next_state
+            if step > 8:
+                update(one.agent, 2)
+    return [*rewards, random.random(), np.random.random()]
+
+
+def test_restored_is_as_saved_bit_for_bit(tmp_path):
     path = tmp_path / "training.npz"
-    one, other = Run(script, 1), Run(script, 5)
-    one.play(1)
+    one, other = (State(new_agent("td3", seed, filled=False, wide=False), seed) for seed in (1, 5))
+    played(one, 1)
     one.save(path)
-    unlike = other.play(3)
+    unlike = played(other, 3)
     other.restore(path)  # for the random numbers that both share
-    after = one.play(3)
+    after = played(one, 3)
     assert other.restore(path) == PROGRESS
-    assert other.play(3) == after != unlike
+    assert played(other, 3) == after != unlike
     np.testing.assert_equal(values(one.agent), values(other.agent))
-
-
-@pytest.fixture
-def started(tmp_path):
-    """A run after an episode, and the file its state was saved to."""
-    one = Run("td3", 1)
-    one.play(1)
-    path = tmp_path / "sub" / "training.npz"
-    one.save(path)
-    return one, path
-
-
-def test_other_constants_are_named_and_nothing_changes(started):
-    one, path = started
-    one.play(1)
-    before = values(one.agent)
-    constants = {**CONSTANTS, "GAMMA": 0.95, "BATCH_SIZE": 9, "TRAIN_EPISODES": 300}
-    with pytest.raises(UserError) as error:
-        one.restore(path, constants)
-    assert "GAMMA is 0.9 there, 0.95 here; BATCH_SIZE is 8 there, 9 here. " in str(error.value)
-    assert "TRAIN_EPISODES" not in str(error.value)
-    np.testing.assert_equal(values(one.agent), before)
-
-
-def test_damaged_files_are_refused_in_one_line(started, tmp_path):
-    one, path = started
-    one.play(1)
-    whole, before, rng = path.read_bytes(), values(one.agent), random.Random(0)
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1  # of an array's values
-    for damaged in (b"", b"no zip", whole[:-30], whole[: len(whole) // 2], flipped,
-                    *(whole[: rng.randrange(len(whole))] for _ in range(20))):
-        path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"damaged .* without --resume\.$"):
-            one.restore(path)
-        assert checkpoint.progress_in(path) is None
-    np.testing.assert_equal(values(one.agent), before)
-    assert "cannot be read as the state of a training. It is kept" in checkpoint.unfinished(path)
-    checkpoint.set_aside_unfinished(path)
-    assert not path.exists() and path.with_name("training.old.npz").exists()
-    with pytest.raises(UserError, match="no such file, so nothing to resume"):
-        one.restore(path)
-
-
-def test_a_full_disk_leaves_the_old_state(started, monkeypatch):
-    one, path = started
-    whole = path.read_bytes()
-    one.play(1)
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        one.save(path)
-    assert path.read_bytes() == whole
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def test_another_agent_is_refused(started):
-    one, path = started
-    for new in 3, tf.Variable(3.0):
-        one.agent.own = new
-        with pytest.raises(UserError, match=r"is of another agent \(own.*\)\. Train anew"):
-            one.restore(path)
-
-
-def test_other_code_or_packages_are_said(started, capsys):
-    one, path = started
-    capsys.readouterr()
-    one.restore(path)
-    assert capsys.readouterr().out == ""
-    one.restore(path, digest={"code": "b" * 64, "versions": {"numpy": "2.2"}})
-    assert capsys.readouterr().out == (
-        f"{path} was written by other code or packages (the code, numpy (2.1 then, 2.2 now)): "
-        "going on with the present ones.\n"
-    )
-
-
-def test_unfinished_states_are_set_aside_and_finished_ones_are_not(started, monkeypatch):
-    one, path = started
-    whole, kept = path.read_bytes(), path.with_name("training.old-2.npz")
-    path.with_name("training.old.npz").mkdir()
-    line = checkpoint.unfinished(path)
-    assert "was stopped after 2 episodes; --resume would go on." in line
-    assert line.endswith("It is kept as training.old-2.npz.")
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be kept"):
-        patch.setattr(os, "rename", lambda *_: os.link(path, path))
-        checkpoint.set_aside_unfinished(path)
-    checkpoint.set_aside_unfinished(path)
-    assert kept.read_bytes() == whole and not path.exists()
-    one.save(path, dataclasses.replace(PROGRESS, finished=True))
-    assert checkpoint.unfinished(path) == ""
-    checkpoint.set_aside_unfinished(path)
-    assert path.exists()
-
-
-# ---- what an agent may hold
 
 
 class Thing:
@@ -226,12 +119,88 @@ def held(thing):
     return found
 
 
+@pytest.fixture
+def started(tmp_path):
+    """A State, and the file it was saved to."""
+    one, path = State(anything(1)), tmp_path / "sub" / "training.npz"
+    one.save(path)
+    return one, path
+
+
+def test_other_constants_are_named_and_nothing_changes(started):
+    one, path = started
+    one.agent.variable.assign_add(np.ones(3))
+    before = values(one.agent)
+    constants = {**CONSTANTS, "GAMMA": 0.95, "BATCH_SIZE": 9, "TRAIN_EPISODES": 300}
+    said = refusal(one.restore, path, constants)
+    assert "GAMMA is 0.9 there, 0.95 here; BATCH_SIZE is 8 there, 9 here. " in said
+    assert "TRAIN_EPISODES" not in said
+    np.testing.assert_equal(values(one.agent), before)
+
+
+def test_damaged_files_are_refused_in_one_line(started):
+    one, path = started
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(one.agent.variable.numpy().tobytes())] ^= 1
+    one.agent.variable.assign_add(np.ones(3))
+    before = values(one.agent)
+    for damaged in whole[: len(whole) // 2], flipped:
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"damaged .* without --resume\.$"):
+            one.restore(path)
+        assert checkpoint.progress_in(path) is None
+    np.testing.assert_equal(values(one.agent), before)
+    assert "cannot be read as the state of a training. It is kept" in checkpoint.unfinished(path)
+    checkpoint.set_aside_unfinished(path)
+    assert not path.exists() and path.with_name("training.old.npz").exists()
+    with pytest.raises(UserError, match="no such file, so nothing to resume"):
+        one.restore(path)
+
+
+def test_another_agent_is_refused(started):
+    one, path = started
+    for new in 3, tf.Variable(3.0):
+        one.agent.own = new
+        with pytest.raises(UserError, match=r"is of another agent \(own.*\)\. Train anew"):
+            one.restore(path)
+
+
+def test_other_code_or_packages_are_said(started, capsys):
+    one, path = started
+    capsys.readouterr()
+    one.restore(path)
+    assert capsys.readouterr().out == ""
+    one.restore(path, digest={"code": "b" * 64, "versions": {"numpy": "2.2"}})
+    assert capsys.readouterr().out == (
+        f"{path} was written by other code or packages (the code, numpy (2.1 then, 2.2 now)): "
+        "going on with the present ones.\n"
+    )
+
+
+def test_unfinished_states_are_set_aside(started, monkeypatch):
+    _, path = started
+    whole, kept = path.read_bytes(), path.with_name("training.old-2.npz")
+    path.with_name("training.old.npz").mkdir()
+    line = checkpoint.unfinished(path)
+    assert "was stopped after 2 episodes; --resume would go on." in line
+    assert line.endswith("It is kept as training.old-2.npz.")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be kept"):
+        patch.setattr(os, "rename", lambda *_: os.link(path, path))
+        checkpoint.set_aside_unfinished(path)
+    checkpoint.set_aside_unfinished(path)
+    assert kept.read_bytes() == whole and not path.exists()
+
+
+# ---- what an agent may hold
+
+
 def test_all_that_an_agent_holds_comes_back(tmp_path, capsys):
-    path, env = tmp_path / "training.npz", make("Pendulum-v1")
-    env.reset(seed=1)
-    one, other = anything(1), anything(2)
-    checkpoint.save(path, one, env, CONSTANTS, PROGRESS, DIGEST)
-    checkpoint.restore(path, other, env, CONSTANTS, DIGEST)
+    path, one, other = tmp_path / "training.npz", anything(1), anything(2)
+    State(one).save(path)
+    State(other).restore(path)
+    with np.load(path) as file:
+        assert len(file["array/ring"]) == 3  # as far as it is written
     np.testing.assert_equal(held(other), held(one))
     np.testing.assert_equal(values(other), values(one))
     assert len(values(one)) == 6 and len(held(one)) == 18
@@ -240,24 +209,17 @@ def test_all_that_an_agent_holds_comes_back(tmp_path, capsys):
 
 
 def test_an_attribute_that_cannot_be_saved_is_said_once(tmp_path, capsys):
-    env, agent = make("Pendulum-v1"), anything(1)
-    env.reset(seed=1)
+    agent, path = anything(1), tmp_path / "training.npz"
     agent.buffer.weight = tf.Variable(1.0)
     vars(agent).update(sizes=[64, 64], table={}, act=tf.nn.relu, dice=random.Random(),
                        names=np.array(["x", None]), other=SimpleNamespace(deep=set()))
     for _ in range(2):
-        checkpoint.save(tmp_path / "training.npz", agent, env, CONSTANTS, PROGRESS, DIGEST)
+        State(agent).save(path)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(", is not saved")[0] for line in lines] == [
         "buffer.weight, a ResourceVariable", "sizes, a list", "table, a dict", "act, a function",
         "dice, a Random", "names, a ndarray", "other.deep, a set"]
-    checkpoint.restore(tmp_path / "training.npz", agent, env, CONSTANTS, DIGEST)
-
-
-def test_a_buffer_is_saved_as_far_as_it_is_written(started):
-    _, path = started
-    with np.load(path) as file:
-        assert len(file["array/replay_buffer.buffer"]) == 12
+    State(agent).restore(path)
 
 
 # ---- scripts, killed and told to stop
@@ -289,7 +251,7 @@ runpy.run_path(script, run_name="__main__")
 EPISODES = 20
 FLAGS = {
     "ddpg": ["--noise", "ou"],
-    "td3": ["--env", "short_task:Short-v0", "--update-itr", 1,
+    "td3": ["--env", "tasks:Short-v0", "--update-itr", 1,
             "--policy-target-update-interval", 2],
     "sac": ["--evaluate-every", 200, "--evaluation-episodes", 3, "--keep", "best"],
 }
@@ -332,7 +294,8 @@ def is_told_to_stop(line, number):
     return int(last.split()[2])
 
 
-PROCESS = {"cwd": ROOT, "env": {**environment(), "PYTHONPATH": str(ROOT / "tests")}}
+TASKS = {"PYTHONPATH": str(ROOT / "tests")}  # which tasks.py is in
+PROCESS = {"cwd": ROOT, "env": environment(**TASKS)}
 
 
 @pytest.mark.slow
@@ -342,13 +305,11 @@ PROCESS = {"cwd": ROOT, "env": {**environment(), "PYTHONPATH": str(ROOT / "tests
     ("td3", "after renaming", signal.SIGINT),
     ("sac", "writing", signal.SIGINT),
 ])
-def test_whatever_stops_it_it_ends_as_if_nothing_had(script, in_a_save, told, tmp_path,
-                                                     monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+def test_whatever_stops_it_it_ends_as_if_nothing_had(script, in_a_save, told, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     flags = ["--train", "--episodes", EPISODES, "--checkpoint-every", 1, *SHORT[script],
              *FLAGS[script]]
-    status, _, err = run(script, *flags, folder=whole)
+    status, _, err = run(script, *flags, folder=whole, **TASKS)
     assert (status, err) == (0, [])
     line = command(script, *flags, folder=broken)
     saved = dies_in_a_save(line, in_a_save)
@@ -357,7 +318,7 @@ def test_whatever_stops_it_it_ends_as_if_nothing_had(script, in_a_save, told, tm
     dies_anywhere([*line, "--resume"])
     assert checkpoint.progress_in(state).episodes >= 7
     saved = is_told_to_stop([*line, "--resume"], told)
-    status, out, err = run(script, *flags, "--resume", folder=broken)
+    status, out, err = run(script, *flags, "--resume", folder=broken, **TASKS)
     assert (status, err) == (0, [])
     assert f"Resumed {state} after {saved} episodes." in out
     for path in (*whole.glob("model/*/weights.npz"), *whole.glob("image/*.png")):

@@ -10,18 +10,19 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+import tasks
 
 import compare
 from common.comparison import cluster, picture, runs, statistics
 from common.errors import UserError
 from common.files.digest import digest
 from common.files.lock import locked
+from common.files.names import ROOT
 
-ROOT = Path(compare.__file__).parent
+here, registries = tasks.here, tasks.registries
 TINY = ["--steps", "600", "--max-steps", "60", "--evaluate-every", "200", "--batch-size", "16",
         "--evaluation-episodes", "2", "--explore-steps", "40", "--hidden-dim", "16",
         "--checkpoint-every", "1"]
@@ -243,42 +244,44 @@ def test_a_run_that_failed_is_tried_once_more_and_reported(tmp_path, monkeypatch
     assert trainings.started == [2]
 
 
-def test_a_result_that_cannot_be_read_is_made_anew(tmp_path, monkeypatch, capsys):
-    Trainings(monkeypatch)
-    line = [*places(tmp_path), "--algorithms", "td3", "--seeds", "0", *TINY]
-    assert compare.main(line) == 0
-    (path,) = tmp_path.glob("runs/*/seed0/result.json")
-    kept = path.read_text()
-    path.write_text(kept[:20])
-    assert compare.main(line) == 0
-    err = capsys.readouterr().err
-    assert err.startswith(f"compare.py: {path} cannot be read (") and err.count("\n") == 1
-    assert path.read_text() == kept
-
-
-def test_a_second_comparison_in_the_folder_is_refused(tmp_path, monkeypatch):
-    trainings = Trainings(monkeypatch)
-    refused = pytest.raises(UserError, match=r"runs: is in use by process \d+ .*--runs-dir\.$")
-    with locked(tmp_path / "runs", "--runs-dir", "compare.lock"), refused:
-        compare.main([*places(tmp_path), "--algorithms", "td3", "--seeds", "0", *TINY])
-    assert not trainings.started
-
-
-def test_an_environment_that_is_not_there_starts_nothing(tmp_path, monkeypatch):
-    trainings = Trainings(monkeypatch)
-    with pytest.raises(UserError, match="--env Nope-v0: there is no such environment"):
-        compare.main([*places(tmp_path), "--algorithms", "td3", "--env", "Nope-v0", *TINY])
-    assert not trainings.started
-
-
-@pytest.mark.parametrize("flag", ["--runs-dir", "--image-dir"])
-def test_a_folder_that_is_a_file(flag, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("flags", "message"), [
+    ([], r"runs: is in use by process \d+ .*--runs-dir\.$"),
+    (["--env", "Nope-v0"], "--env Nope-v0: there is no such environment"),
+    (["--runs-dir", "FILE"], "^--runs-dir .*FILE.*: cannot be written "),
+    (["--image-dir", "FILE"], "^--image-dir .*FILE.*: cannot be written "),
+])
+def test_what_starts_nothing(flags, message, tmp_path, monkeypatch):
     (tmp_path / "FILE").write_text("kept")
+    flags = [flag.replace("FILE", str(tmp_path / "FILE")) for flag in flags]
     trainings = Trainings(monkeypatch)
-    with pytest.raises(UserError, match=f"^{flag} .*FILE.*: cannot be written "):
-        line = [*places(tmp_path), "--algorithms", "td3", *TINY]
-        compare.main([*line, flag, str(tmp_path / "FILE")])
+    refused = pytest.raises(UserError, match=message)
+    with locked(tmp_path / "runs", "--runs-dir", "compare.lock"), refused:
+        compare.main([*places(tmp_path), "--algorithms", "td3", *TINY, *flags])
     assert not trainings.started and (tmp_path / "FILE").read_text() == "kept"
+
+
+TASK = """
+import gymnasium
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+gymnasium.register("Task-v0", entry_point=PendulumEnv, max_episode_steps=60)
+"""
+
+
+def test_an_environment_of_ones_own_is_part_of_the_code(here, monkeypatch, capsys):
+    trainings = Trainings(monkeypatch)
+    line = [*places(here), "--algorithms", "td3", "--seeds", "0", "--env", "mine:Task-v0", *TINY]
+    (here / "mine.py").write_text(TASK)
+    assert compare.main(line) == 0
+    assert (here / "image" / "compare_mine-Task-v0.png").exists()
+    capsys.readouterr()
+    (here / "mine.py").write_text(f"{TASK}# changed\n")
+    assert compare.main(line) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "Runs: 1, finished already: 0"
+    assert out[1] == ("1 of the others have finished with other code or packages; these results "
+                      f"stay in {here / 'runs'} and are not used.")
+    assert trainings.started == [0, 0] and len([*here.glob("runs/*/*/result.json")]) == 2
 
 
 @pytest.fixture
@@ -346,8 +349,8 @@ def command(folder, *flags):
     return [sys.executable, str(ROOT / "compare.py"), *places(folder), *flags, *TINY]
 
 
-def run(line, cwd=ROOT):
-    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=900)
+def run(line):
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
@@ -385,13 +388,14 @@ def test_a_comparison_trains_draws_and_tabulates(compared):
     for result in results(folder).values():
         assert [steps for steps, _ in result["evaluations"]] == [0, 240, 420, 600]
         assert len(result["test_returns"]) == 100
+    assert len({str(result["test_returns"]) for result in results(folder).values()}) == 4
     assert len(list(folder.glob("runs/*/*/model/*/weights.npz"))) == 4
     assert not list(folder.glob("runs/*/*/model/*/training.npz"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_what_is_stopped_or_killed_goes_on(compared, tmp_path, name):
     line = command(tmp_path, "--algorithms", "td3", "--workers", "1", "--seeds", "0")
     started = subprocess.Popen([*line, "--seeds", "0-1"], text=True, stderr=subprocess.PIPE)
@@ -411,30 +415,6 @@ def test_what_is_stopped_or_killed_goes_on(compared, tmp_path, name):
     assert "Resumed " in log.read_text()
     ((key, result),) = results(tmp_path).items()
     assert result == results(compared[0])[key]
-
-
-TASK = """
-import gymnasium
-from gymnasium.envs.classic_control.pendulum import PendulumEnv
-
-gymnasium.register("Task-v0", entry_point=PendulumEnv, max_episode_steps=60)
-"""
-
-
-@pytest.mark.slow
-def test_an_environment_of_ones_own_in_another_folder_is_part_of_the_code(tmp_path):
-    line = command(tmp_path, "--algorithms", "td3", "--seeds", "0", "--env", "mine:Task-v0")
-    (tmp_path / "mine.py").write_text(TASK)
-    status, out, err = run(line, tmp_path)
-    assert (status, err) == (0, []), out
-    assert (tmp_path / "image" / "compare_mine-Task-v0.png").exists()
-    assert run(line, tmp_path)[1][0] == "Runs: 1, finished already: 1"
-    (tmp_path / "mine.py").write_text(f"{TASK}# changed\n")
-    out = run(line, tmp_path)[1]
-    assert out[0] == "Runs: 1, finished already: 0"
-    assert out[1] == ("1 of the others have finished with other code or packages; these results "
-                      f"stay in {tmp_path / 'runs'} and are not used.")
-    assert len(results(tmp_path)) == 2
 
 
 CLUSTER = """

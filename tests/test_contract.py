@@ -8,20 +8,19 @@ parameters and defaults; parameters of ours may stand behind the chapter's.
 import ast
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorlayer as tl
-from agents import SCRIPTS, made, small_ddpg
+from agents import SCRIPTS, made, networks, small_ddpg
 
 import ddpg
 import sac
 import td3
+from common.files.names import ROOT
 from common.flags import Command
 
-ROOT = Path(__file__).resolve().parent.parent
 STATE_DIM, ACTION_DIM, HIDDEN_DIM = 4, 2, 6
 
 
@@ -315,18 +314,6 @@ def agent(agents, script):
     return agents[0][script]
 
 
-def networks(agent):
-    """The agent's networks by name."""
-    models = {k: v for k, v in vars(agent).items() if isinstance(v, tl.models.Model)}
-    assert models
-    return models
-
-
-def random_inputs(*dims, n=5):
-    rng = np.random.default_rng(0)
-    return [rng.normal(size=(n, dim)).astype(np.float32) for dim in dims]
-
-
 @pytest.mark.parametrize("script", CHAPTER)
 def test_two_agents_in_one_process(agents, script):
     """Of the same kind: they share no weights."""
@@ -335,12 +322,6 @@ def test_two_agents_in_one_process(agents, script):
         other = networks(second)[name]
         shared = {id(w) for w in net.all_weights} & {id(w) for w in other.all_weights}
         assert not shared
-
-
-@pytest.mark.parametrize("script", ["td3", "sac"])
-def test_ring_attributes(script):
-    ring = SCRIPTS[script].ReplayBuffer(5)
-    assert (ring.capacity, ring.position, len(ring)) == (5, 0, 0)
 
 
 def test_ddpg_starts_with(agents):
@@ -539,82 +520,6 @@ def test_dynamic_api(agent, script):
         assert found == list(SHAPES[script][name])
 
 
-def forward(x, net, names, last=None):
-    """What layers of these names make of x, in NumPy: ReLU between them, `last` after them."""
-    found = {layer.name: layer for layer in net.all_layers}
-    for name in names:
-        x = x @ found[name].W.numpy() + found[name].b.numpy()
-        if name != names[-1]:
-            x = np.maximum(x, 0)
-    return last(x) if last else x
-
-
-@pytest.fixture
-def wide(agent):
-    """The agent with weights so large that ReLU and tanh matter; then with its own again."""
-    rng = np.random.default_rng(1)
-    weights = [weight for net in networks(agent).values() for weight in net.all_weights]
-    before = [weight.numpy() for weight in weights]
-    for weight in weights:
-        weight.assign(rng.normal(0, 0.7, weight.shape))
-    yield agent
-    for weight, value in zip(weights, before):
-        weight.assign(value)
-
-
-@pytest.mark.parametrize("script", ["ddpg"])
-def test_ddpg_networks_compute(wide, script):
-    """Actor: ReLU, ReLU, tanh, times the action range. Critic: of [state, action], linear."""
-    state, action = random_inputs(STATE_DIM, ACTION_DIM)
-    for target in ("", "_target"):
-        net = getattr(wide, f"actor{target}")
-        expected = np.float32([2.0, 3.0]) * forward(state, net, list(ACTOR), np.tanh)
-        np.testing.assert_allclose(net(state).numpy(), expected, rtol=1e-4, atol=1e-5)
-        net = getattr(wide, f"critic{target}")
-        expected = forward(np.hstack([state, action]), net, list(CRITIC))
-        np.testing.assert_allclose(net([state, action]).numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("script", ["td3", "sac"])
-def test_q_networks_compute(wide, script):
-    """ReLU, ReLU, linear, one value; through forward() or a call."""
-    (x,) = random_inputs(BOTH)
-    for name, shapes in SHAPES[script].items():
-        if shapes is Q:
-            net = getattr(wide, name)
-            expected = forward(x, net, list(Q))
-            assert expected.shape == (5, 1)
-            for found in (net(x), net.forward(x)):
-                np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("script", ["td3"])
-def test_td3_policy_computes(wide, script):
-    """Three hidden layers, then tanh: in [-1, 1], not yet scaled."""
-    (state,) = random_inputs(STATE_DIM)
-    net = wide.policy_net
-    expected = forward(state, net, [*POLICY, "policy_output"], np.tanh)
-    np.testing.assert_allclose(net.forward(state).numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert np.ptp(expected) > 0.5
-
-
-@pytest.mark.parametrize("script", ["sac"])
-def test_sac_policy_computes(wide, script):
-    """Three hidden layers, then two heads; log_std clipped to its bounds."""
-    (state,) = random_inputs(STATE_DIM)
-    net = wide.policy_net
-    assert (net.log_std_min, net.log_std_max) == (-20, 2)
-    mean, log_std = net.forward(state)
-    expected = forward(state, net, [*POLICY, "policy_mean"])
-    np.testing.assert_allclose(mean.numpy(), expected, rtol=1e-4, atol=1e-5)
-    expected = forward(state, net, [*POLICY, "policy_logstd"])
-    np.testing.assert_allclose(log_std.numpy(), np.clip(expected, -20, 2), rtol=1e-4, atol=1e-5)
-    layer = net.log_std_linear
-    for bias, bound in ((100.0, 2.0), (-100.0, -20.0)):
-        layer.b.assign(np.full(ACTION_DIM, bias))
-        np.testing.assert_array_equal(net.forward(state)[1].numpy(), np.full((5, 2), bound))
-
-
 def test_bounds_of_log_std_are_parameters():
     net = made(sac.PolicyNetwork, 2, 1, 3, 1.0, 3e-3, -1.5, 0.5)
     for bias, bound in ((100.0, 0.5), (-100.0, -1.5)):
@@ -628,7 +533,7 @@ def test_bounds_of_log_std_are_parameters():
 SIGMAS = 5  # tolerance in standard errors; the seeds are fixed, so the outcome is too
 
 
-def assert_normal(values, deviation):
+def assert_normal(values, _, deviation=0.3):
     """Around 0, with this standard deviation, and with a normal distribution's tails."""
     n = np.size(values)
     assert abs(np.mean(values)) < SIGMAS * deviation / np.sqrt(n)
@@ -644,7 +549,11 @@ def assert_uniform(values, bound):
     assert ((counts - n / 10) ** 2 / (n / 10)).sum() < 9 + SIGMAS * np.sqrt(18)
 
 
-def assert_glorot(values):
+def assert_fan_in(values, _):
+    assert_uniform(values, values.shape[0] ** -0.5)
+
+
+def assert_glorot(values, _):
     """Normal, cut at two deviations, of variance 2 / (inputs + outputs)."""
     deviation = np.sqrt(2 / sum(values.shape))
     n = np.size(values)
@@ -658,57 +567,36 @@ def all_different(arrays):
     return len({(a.shape, a.tobytes()) for a in arrays}) == len(arrays)
 
 
-def test_ddpg_initial_weights():
-    """Weights from N(0, 0.3), biases 0.1."""
-    tf.random.set_seed(1)
-    agent = made(ddpg.DDPG, 8, 8, 1.0)
-    found = [*agent.actor.all_layers, *agent.critic.all_layers]
-    found = [layer for layer in found if layer.all_weights]
-    for layer in found:
-        assert_normal(layer.W.numpy(), 0.3)
-        np.testing.assert_array_equal(layer.b.numpy(), np.full(layer.b.shape, np.float32(0.1)))
-    assert all_different([layer.W.numpy() for layer in found])
+GIVEN, FAN_IN = {"init_w": 0.5}, {"weight_init": "fan_in"}
 
 
-@pytest.mark.parametrize("q_class", [td3.QNetwork, sac.SoftQNetwork])
-@pytest.mark.parametrize("init_w", [3e-3, 0.5])
-def test_q_initial_weights(q_class, init_w):
-    """Weights from U(-init_w, init_w), which is 3e-3 unless given."""
-    tf.random.set_seed(2)
-    net = made(q_class, 12, 4, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
-    for layer in (net.linear1, net.linear2, net.linear3):
-        assert_uniform(layer.W.numpy(), init_w)
-        np.testing.assert_array_equal(layer.b.numpy(), 0)
-    assert all_different([net.linear1.W.numpy(), net.linear2.W.numpy(), net.linear3.W.numpy()])
-
-
-@pytest.mark.parametrize("init_w", [3e-3, 0.5])
-def test_td3_policy_initial_weights(init_w):
-    """As the Q networks', the output's biases too."""
-    tf.random.set_seed(3)
-    net = made(td3.PolicyNetwork, 16, 64, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
-    found = [net.linear1, net.linear2, net.linear3, net.output_linear]
-    for layer in found:
-        assert_uniform(layer.W.numpy(), init_w)
-    for layer in found[:3]:
-        np.testing.assert_array_equal(layer.b.numpy(), 0)
-    assert_uniform(net.output_linear.b.numpy(), init_w)
-    assert all_different([layer.W.numpy() for layer in found])
-    assert net.action_range == 1.0
-
-
-@pytest.mark.parametrize("init_w", [3e-3, 0.5])
-def test_sac_policy_initial_weights(init_w):
-    """Weights Glorot-normal, of each layer its own; the heads' biases from U(-init_w, init_w)."""
+@pytest.mark.parametrize(
+    ("kind", "sizes", "options", "assert_spread", "heads"),
+    [
+        (ddpg.DDPG, (8, 8, 1.0), {}, assert_normal, []),
+        (ddpg.DDPG, (8, 8, 1.0), FAN_IN, assert_fan_in, []),
+        *((kind, (12, 4, 64), *rest, [])
+          for kind in (td3.QNetwork, sac.SoftQNetwork)
+          for rest in (({}, assert_uniform), (GIVEN, assert_uniform), (FAN_IN, assert_fan_in))),
+        *((td3.PolicyNetwork, (16, 64, 64), *rest, ["policy_output"])
+          for rest in (({}, assert_uniform), (GIVEN, assert_uniform), (FAN_IN, assert_fan_in))),
+        *((sac.PolicyNetwork, (64, 64, 64), given, assert_glorot, ["policy_mean", "policy_logstd"])
+          for given in ({}, GIVEN)),
+    ],
+)
+def test_initial_weights(kind, sizes, options, assert_spread, heads):
+    """The biases of heads are uniform up to init_w, 3e-3 unless given; others 0, or DDPG's 0.1."""
     tf.keras.utils.set_random_seed(4)
-    net = made(sac.PolicyNetwork, 64, 64, 64, **({} if init_w == 3e-3 else {"init_w": init_w}))
-    found = [net.linear1, net.linear2, net.linear3, net.mean_linear, net.log_std_linear]
+    new, init_w = made(kind, *sizes, **options), options.get("init_w", 3e-3)
+    nets = networks(new).values() if kind is ddpg.DDPG else [new]
+    found = [layer for net in nets if net.is_train for layer in net.all_layers if layer.all_weights]
     for layer in found:
-        assert_glorot(layer.W.numpy())
-    for layer in found[:3]:
-        np.testing.assert_array_equal(layer.b.numpy(), 0)
-    for layer in found[3:]:
-        assert_uniform(layer.b.numpy(), init_w)
+        assert_spread(layer.W.numpy(), init_w)
+        if layer.name in heads:
+            assert_uniform(layer.b.numpy(), init_w)
+        else:
+            bias = np.float32(0.1 if assert_spread is assert_normal else 0)
+            np.testing.assert_array_equal(layer.b.numpy(), np.full(layer.b.shape, bias))
     assert all_different([layer.W.numpy() for layer in found])
-    assert all_different([layer.b.numpy() for layer in found[3:]])
-    assert net.action_range == 1.0
+    assert all_different([layer.b.numpy() for layer in found if layer.name in heads])
+    assert kind is ddpg.DDPG or getattr(new, "action_range", 1.0) == 1.0

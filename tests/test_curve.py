@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common.errors import UserError
+from common.files.names import ROOT
 from common.training import curve
 
-ROOT = Path(__file__).resolve().parent.parent
 TITLE = "TD3", "Pendulum-v1", "chapter", 2
 
 
@@ -88,12 +86,6 @@ def test_an_outlier_does_not_flatten_the_curve(tmp_path):
         return np.ptp(np.flatnonzero(dark_blue(picture).any(axis=1)))
 
     assert height("outlier.png") > height("plain.png") / 3
-
-
-def test_a_folder_in_its_place(tmp_path):
-    (tmp_path / "td3.png").mkdir()
-    with pytest.raises(UserError, match=r"td3\.png: cannot be written"):
-        curve.save(tmp_path / "td3.png", *run_of(3), *TITLE)
 
 
 def test_needs_no_display_and_no_pyplot(tmp_path):

@@ -2,29 +2,26 @@
 
 import gc
 import json
-import os
-import platform
-import subprocess
 import sys
 import types
 from decimal import Decimal
-from pathlib import Path
 
 import gym
 import gymnasium
 import numpy as np
 import pytest
+import tasks
+from commands import python, refusal, run
+from tasks import LIBRARIES
 
 from common.errors import UserError
-from common.files.names import present_id
+from common.files.names import ROOT, present_id
 from common.process import Stopped
-from common.tasks import making
 from common.tasks.environment import Environment
 from common.tasks.making import make
 from common.training.checkpoint import _as_json, _from_json
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = [gym, gymnasium]
+here, registries = tasks.here, tasks.registries
 PENDULUM = ["Pendulum-v1", "gymnasium:Pendulum-v1"]
 UNIT = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 IMAGE = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
@@ -69,17 +66,6 @@ class Task(gym.Env):
         if self.count == at and place == "result":
             return bad() if callable(bad) else bad
         return tuple((parts | ({place: bad} if self.count == at else {})).values())
-
-
-@pytest.fixture(autouse=True)
-def registries():
-    """What a test registers is gone after it."""
-    before = [(library.envs.registration.registry, dict(library.envs.registration.registry))
-              for library in LIBRARIES]
-    yield
-    for registry, entries in before:
-        registry.clear()
-        registry.update(entries)
 
 
 def wrapped(unit_actions=False, **attributes):
@@ -135,24 +121,6 @@ def raising(error):
     return fail
 
 
-def refusal(call, *args, **options):
-    """The one line with which the call refuses."""
-    with pytest.raises(UserError) as caught:
-        call(*args, **options)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 700
-    return message
-
-
-def python(code, **variables):
-    """Run code as a process whose variables say nothing of a screen, but for those given."""
-    ours = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "PYTHONWARNINGS")
-    surroundings = {key: value for key, value in os.environ.items() if key not in ours}
-    surroundings |= {"PYGAME_HIDE_SUPPORT_PROMPT": "hide", **variables}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=surroundings,
-                          capture_output=True, text=True, timeout=120)
-
-
 @each_pendulum
 def test_pendulum_plays_as_the_library_plays_it(env_id):
     library = gymnasium if "gymnasium" in env_id else gym
@@ -181,31 +149,6 @@ def test_pendulum_plays_as_the_library_plays_it(env_id):
     assert ours.unwrapped.max_torque == 2.0
 
 
-class OldTask(gym.Env):
-    """The API before gym 0.26."""
-
-    observation_space, action_space = Task.observation_space, UNIT
-
-    def seed(self, seed=None):
-        self.generator = np.random.RandomState(seed)
-
-    def reset(self):
-        return self.generator.uniform(size=2)
-
-    def step(self, action):
-        return self.generator.uniform(size=2), 1, False, {}
-
-
-def test_an_old_environment_plays_where_gym_is_told_so():
-    options = {"max_episode_steps": 2, "apply_api_compatibility": True}
-    env = make(registered(gym, OldTask, **options))
-    assert env.reset(seed=5) == pytest.approx(np.random.RandomState(5).uniform(size=2))
-    assert [env.step([0.0])[2] for _ in range(2)] == [False, True] and not env.terminal
-    message = refusal(make(registered(gym, OldTask, "Old-v0")).reset, 5)
-    assert "--env Old-v0: its reset() failed (TypeError" in message
-    assert "write def reset(self, seed=None, options=None): super().reset(seed=seed)" in message
-
-
 def test_a_new_seed_serves_one_reset():
     env = wrapped()
     env.seed(np.int64(7))
@@ -214,16 +157,6 @@ def test_a_new_seed_serves_one_reset():
     env.reset(seed=8)
     assert env.unwrapped.seeds == [7, None, 8]
     assert type(env.unwrapped.seeds[0]) is int  # gym refuses NumPy's integers
-
-
-@each_pendulum
-def test_the_generator_can_be_restored(env_id):
-    env, other = make(env_id), make(env_id)
-    env.reset(seed=3)
-    other.seed(4)
-    other.restore_generators(json.loads(json.dumps(env.generator_states())))
-    for _ in range(3):
-        np.testing.assert_array_equal(env.reset(), other.reset())
 
 
 OF_ONES_OWN = {
@@ -260,18 +193,6 @@ def test_what_an_environment_calls_its_env_is_its_own_affair():
         env = wrapped(env=thing)
         env.restore_generators(env.generator_states())
         assert env.statistics() == []
-
-
-@each_library
-def test_a_wrapper_with_statistics_is_told_of_once(library, monkeypatch, capsys):
-    monkeypatch.setattr(making, "_said", set())
-    wrapper = library.wrappers.NormalizeObservation
-    env_id = registered(library, lambda **options: wrapper(class_of(library)(**options)))
-    make(env_id)
-    make(env_id)
-    said = capsys.readouterr().out
-    assert said == ("NormalizeObservation keeps statistics of its own, which are not saved: "
-                    "evaluations and --test begin with new ones.\n")
 
 
 @pytest.mark.parametrize("truncated", [False, np.bool_(True), 1])
@@ -424,22 +345,17 @@ def test_an_action_that_is_no_number_is_not_the_environments_fault():
 
 @pytest.mark.slow
 def test_what_was_learned_before_a_bad_step_is_saved(tmp_path):
-    """And the state of the training has nothing of that step: --resume goes on."""
-    task = "failing_environment:NotANumber-v0"
-    flags = ["--episodes", "6", "--checkpoint-every", "1", "--batch-size", "8", "--hidden-dim", "8"]
-    command = [sys.executable, str(ROOT / "td3.py"), "--train", "--env", task, *flags]
-    variables = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    stopped, resumed = (
-        subprocess.run(line, cwd=tmp_path, env=variables, capture_output=True, text=True)
-        for line in (command, [*command, "--resume"])
-    )
-    assert (stopped.returncode, resumed.returncode) == (1, 0)
-    assert stopped.stderr == (
-        f"td3.py: --env {task}: its step() returned the reward nan, no finite number in float32, "
+    env_id = "tasks:NotANumber-v0"
+    status, out, err = run("td3", "--train", "--env", env_id, "--episodes", 6, "--batch-size", 8,
+                           "--hidden-dim", 8, "--checkpoint-every", 1, cwd=tmp_path,
+                           PYTHONPATH=str(ROOT / "tests"))
+    assert (status, len(err)) == (1, 1)
+    assert err[0] == (
+        f"td3.py: --env {env_id}: its step() returned the reward nan, no finite number in float32, "
         "at step 10; correct that or take another --env (the same command with --resume goes on "
-        "after episode 3)\n"
+        "after episode 3)"
     )
-    assert stopped.stdout.count("Saved ") == 2 and resumed.stderr == ""
+    assert "\n".join(out).count("Saved ") == 2
 
 
 @each_library
@@ -507,58 +423,9 @@ def test_without_gym_gymnasium_serves_and_without_both_one_line_says_so(monkeypa
     assert "--env Pendulum-v1" in message and "pip install gymnasium" in message
 
 
-# As in the README.
-MINE = """\
-import gymnasium as gym
-
-class Task(gym.Env):  # bring a number to 0
-    observation_space = gym.spaces.Box(-20, 20, (1,))
-    action_space = gym.spaces.Box(-1, 1, (1,))
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.place = self.np_random.uniform(-10, 10, 1)
-        return self.place, {}
-    def step(self, action):
-        self.place = self.place + action
-        return self.place, -abs(self.place[0]), False, False, {}
-
-gym.register("Task-v0", Task, max_episode_steps=50)
-"""
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A current folder that is not on the path."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("mine", "helper"):
-        sys.modules.pop(name, None)
-    yield tmp_path
-    for name in ("mine", "helper"):
-        sys.modules.pop(name, None)
-
-
-def test_a_module_in_the_current_folder(here):
-    (here / "mine.py").write_text(MINE)
-    (here / "json.py").write_text("raise SystemExit('hides what is installed')")
-    env = make("mine:Task-v0")
-    assert (env.env_id, env.max_episode_steps) == ("mine:Task-v0", 50)
-    env.seed(1)
-    for _ in range(2):
-        assert env.reset().shape == (1,)
-        assert [env.step([0.5])[2] for _ in range(50)] == [False] * 49 + [True]
-    assert refusal(make, "mine:Tusk-v0").endswith("; did you mean mine:Task-v0?")
-
-
-def test_a_module_that_is_not_there(here):
-    message = refusal(make, "no_such_module:Mine-v0")
-    assert "--env no_such_module:Mine-v0" in message and "No module named" in message
-    assert f"it is not in {here}: start in the folder that holds it, or pip" in message
-
-
-@pytest.mark.parametrize("written", ["mine.py:Task-v0", "./mine:Task-v0", "./mine.py:Task-v0"])
+@pytest.mark.parametrize("written", ["./mine:Task-v0", "./mine.py:Task-v0"])
 def test_a_module_that_is_written_as_a_file(written, here):
-    (here / "mine.py").write_text(MINE)
+    (here / "mine.py").write_text("import gym\ngym.register('Task-v0', lambda: None)\n")
     assert refusal(make, written).endswith("; write --env mine:Task-v0.")
 
 
@@ -609,21 +476,14 @@ def test_unknown_id(env_id, hint):
 @pytest.mark.parametrize(
     ("env_id", "hint"),
     [
-        ("own_task.Walk-v0", "write --env own_task:Walk-v0"),
         ("own_task", "write --env own_task:ID, with the ID that it registers"),
-        ("own_task:Wlk-v0", "did you mean own_task:Walk-v0?"),
-        ("platform:Walk-v0",
-         f"platform is another module ({platform.__file__}): rename platform.py"),
         ("sys:Walk-v0", "sys is another module (built in): rename sys.py"),
     ],
 )
-def test_a_module_that_is_named_otherwise(env_id, hint, tmp_path, monkeypatch):
+def test_a_module_that_is_named_otherwise(env_id, hint, here):
     """Or as one of Python's; what it does to NumPy's errors is its own affair."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "own_task", raising=False)
-    for name in "own_task", "platform", "sys":
-        (tmp_path / f"{name}.py").write_text(
+    for name in "own_task", "sys":
+        (here / f"{name}.py").write_text(
             "import numpy, gym\nnumpy.seterr(all='raise')\ngym.register('Walk-v0', lambda: None)\n")
     assert refusal(make, env_id) == f"--env {env_id}: there is no such environment; {hint}"
     assert np.geterr()["under"] == "ignore"
@@ -696,23 +556,33 @@ F32 = np.finfo(np.float32).max  # stands for infinity
 
 
 @pytest.mark.parametrize(
-    ("space", "reason"),
+    ("what", "space", "reason"),
     [
-        (gym.spaces.Discrete(4), "Discrete(4) are not continuous"),
-        (gymnasium.spaces.MultiDiscrete([2, 3]), "MultiDiscrete([2 3]) are not continuous"),
-        (gym.spaces.Dict(a=UNIT), "not continuous"),
-        (box([0], [9], np.int64), "not continuous"),
-        (None, "not continuous"),
-        (box([-1, -np.inf], [1, 1]), "no bounds"),
-        (box([-F32], [F32]), "no bounds"),
-        (box([-1, 2], [1, 2]), "low equals high"),
-        (box([], []), "low equals high"),
-        (box(np.full((9, 9), -np.inf), np.ones((9, 9))), "no bounds"),  # prints on many lines
+        ("action", gym.spaces.Discrete(4), "Discrete(4) are not continuous"),
+        ("action", gymnasium.spaces.MultiDiscrete([2, 3]), "MultiDiscrete([2 3]) are not cont"),
+        ("action", gym.spaces.Dict(a=UNIT), "not continuous"),
+        ("action", box([0], [9], np.int64), "not continuous"),
+        ("action", None, "not continuous"),
+        ("action", box([-1, -np.inf], [1, 1]), "no bounds"),
+        ("action", box([-F32], [F32]), "no bounds"),
+        ("action", box([-1, 2], [1, 2]), "low equals high"),
+        ("action", box([], []), "low equals high"),
+        ("action", box(np.full((9, 9), -np.inf), np.ones((9, 9))), "no bounds"),  # on many lines
+        *(("observation", space, "are no vectors") for space in (
+            IMAGE,
+            gymnasium.spaces.Box(0, 255, (8, 8), np.uint8),
+            gym.spaces.Dict(a=UNIT, b=gym.spaces.Tuple((IMAGE,))),
+            gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2)),
+            gymnasium.spaces.Graph(gymnasium.spaces.Box(0, 1, (2,)), None),
+            gym.Space(),
+            None,
+            box([], []),
+        )),
     ],
 )
-def test_actions_that_no_agent_can_give(space, reason):
-    message = refusal(wrapped, action_space=space)
-    assert message.startswith("--env Task-v0: its actions ")
+def test_spaces_that_no_agent_can_have(what, space, reason):
+    message = refusal(wrapped, **{f"{what}_space": space})
+    assert message.startswith(f"--env Task-v0: its {what}s ")
     assert reason in message and "such as Pendulum-v1" in message
 
 
@@ -748,25 +618,6 @@ def test_a_state_is_never_the_environments_own_array(dtype):
     first, (second, *_) = env.reset(), env.step([0.0])
     array[:] = 9
     assert first.tolist() == second.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        IMAGE,
-        gymnasium.spaces.Box(0, 255, (8, 8), np.uint8),
-        gym.spaces.Dict(a=UNIT, b=gym.spaces.Tuple((IMAGE,))),
-        gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2)),
-        gymnasium.spaces.Graph(gymnasium.spaces.Box(0, 1, (2,)), None),
-        gym.Space(),
-        None,
-        box([], []),
-    ],
-)
-def test_observations_that_are_no_vectors(space):
-    message = refusal(wrapped, observation_space=space)
-    assert message.startswith("--env Task-v0: its observations ")
-    assert "are no vectors" in message and "such as Pendulum-v1" in message
 
 
 def test_an_environment_that_is_refused_is_closed():
@@ -807,24 +658,24 @@ def played(env):
     return history
 
 
-@each_pendulum
-def test_no_display(env_id, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+@pytest.mark.parametrize(
+    ("env_id", "system", "screen", "driver"),
+    [
+        *((env_id, "linux", None, None) for env_id in PENDULUM),
+        *(("Pendulum-v1", system, ":0", driver)  # a driver that shows nothing
+          for system in ("linux", "darwin") for driver in ("dummy", "offscreen")),
+    ],
+)
+def test_no_display(env_id, system, screen, driver, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", system)
+    variables = {"DISPLAY": screen, "WAYLAND_DISPLAY": None, "SDL_VIDEODRIVER": driver}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value or "")
+        if value is None:
+            monkeypatch.delenv(name)
     env = make(env_id, render=True)
     assert env.unwrapped.render_mode is None and played(env) == played(make(env_id))
     assert capsys.readouterr() == (NO_DISPLAY, "")
-
-
-@pytest.mark.parametrize("platform", ["linux", "darwin"])
-@pytest.mark.parametrize("driver", ["dummy", "offscreen"])
-def test_a_driver_that_shows_nothing_is_no_display(platform, driver, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setenv("SDL_VIDEODRIVER", driver)
-    assert make("Pendulum-v1", render=True).unwrapped.render_mode is None
-    assert capsys.readouterr().out == NO_DISPLAY
 
 
 @each_library
@@ -881,14 +732,3 @@ def test_gyms_warnings_about_an_id_stay_off_the_screen(recwarn):
     registered(gym, class_of(gym), "Aged-v2")
     make(registered(gym, class_of(gym), "Aged-v1"))  # "is out of date"
     assert [str(warning.message) for warning in recwarn] == []
-
-
-def test_gyms_own_checker_and_numpy_2(monkeypatch):
-    """The book's `import gym` in a wrapper: gym.make() puts its checker inside."""
-    half = type("Half", (gym.RewardWrapper,), {"reward": lambda self, reward: reward / 2})
-    env_id = registered(gym, lambda: half(gym.make("Pendulum-v1")), "Half-v0")
-    env = make(env_id)
-    env.reset(seed=0)
-    message = refusal(env.step, [0.0])
-    assert message.endswith("; import gymnasium instead of gym, or "
-                            "gym.make(..., disable_env_checker=True)")

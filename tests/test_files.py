@@ -1,8 +1,13 @@
-"""Files that are whole or not there, folders for one process alone, names that every disk takes."""
+"""Files that are whole or not there, folders for one process alone, names that every disk takes.
+
+And the digest of what a run's numbers depend on: its code, and the packages that compute.
+"""
 
 import errno
+import importlib.metadata
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,20 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import refusal
 
 from common.errors import UserError, one_line
 from common.files import arrays, names
+from common.files import digest as digest_module
+from common.files.digest import changed, digest
 from common.files.lock import locked
+from common.files.names import ROOT
 from common.files.whole import check_writable, write_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
 ENV = "Pendulum-v1"
-
-
-def line(error):
-    text = str(error.value)
-    assert text.isprintable() and len(text) < 900
-    return text
 
 
 # ---- whole files
@@ -68,11 +70,11 @@ def test_a_failing_disk_changes_nothing(tmp_path, monkeypatch, step):
 
     target, name = {"mkdir": (Path, "mkdir"), "write": (np, "savez"), "fsync": (os, "fsync"),
                     "replace": (os, "replace")}[step]
-    with monkeypatch.context() as patch, pytest.raises(UserError) as error:
+    with monkeypatch.context() as patch:
         patch.setattr(target, name, fail)
-        arrays.save(path, {"format": 1}, {"a": np.ones(3)})
-    assert line(error) == (f"{path}: cannot be written (No space left on device). Free the disk, "
-                           "make the folder writable or choose another one.")
+        said = refusal(arrays.save, path, {"format": 1}, {"a": np.ones(3)})
+    assert said == (f"{path}: cannot be written (No space left on device). Free the disk, "
+                    "make the folder writable or choose another one.")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["file.npz"]
 
@@ -101,7 +103,7 @@ while True:
 
 def test_killed_while_saving(tmp_path):
     path, rng = tmp_path / "file.npz", random.Random(0)
-    for _ in range(5):
+    for _ in range(2):
         path.unlink(missing_ok=True)
         child = subprocess.Popen([sys.executable, "-c", SAVE_FOREVER, str(path)], cwd=ROOT)
         try:
@@ -133,10 +135,9 @@ def test_a_folder_that_cannot_be_written_is_known_before(tmp_path, monkeypatch, 
         monkeypatch.setattr("builtins.open", fail)
     else:
         monkeypatch.setattr(Path if step == "unlink" else os, step, fail)
-    with pytest.raises(UserError) as error:
-        check_writable(tmp_path, "--image-dir")
-    assert line(error) == (f"--image-dir {tmp_path}: cannot be written (Operation not permitted). "
-                           "Choose another folder.")
+    assert refusal(check_writable, tmp_path, "--image-dir") == (
+        f"--image-dir {tmp_path}: cannot be written (Operation not permitted). Choose another "
+        "folder.")
 
 
 def test_a_folder_in_the_place_of_a_file_is_known_before(tmp_path):
@@ -173,9 +174,7 @@ def assert_free(folder):
 def test_the_second_hears_who_holds_the_folder(tmp_path):
     folder = tmp_path / "model" / "TD3_Pendulum-v1"
     with holder(folder) as process:
-        with pytest.raises(UserError) as error, locked(folder):
-            pytest.fail("both hold it")
-        text = line(error)
+        text = refusal(locked(folder).__enter__)
         assert text.startswith(f"{folder}: is in use by process {process.pid} on ")
         assert " since 20" in text and "(-c " in text
         assert text.endswith("Wait until it has ended, or give another --model-dir.")
@@ -311,3 +310,54 @@ def test_odd_folders(tmp_path, name):
             assert len(name) < 5000
         except UserError as error:
             assert len(name) == 5000 and str(error).isprintable() and len(str(error)) < 700
+
+
+# ---- the digest
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of td3.py and common/, and modules of environments beside them."""
+    shutil.copy(ROOT / "td3.py", tmp_path)
+    shutil.copytree(ROOT / "common", tmp_path / "common")
+    monkeypatch.setattr(digest_module, "ROOT", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("digest_mine.py", "digest_package/__init__.py", "digest_package/deep/task.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("A = 1\n")
+    return tmp_path
+
+
+def test_each_file_that_may_run_counts(project):
+    ids = "Pendulum-v1", "digest_mine:A-v0", "gymnasium:digest_package:A-v0"
+
+    def codes():
+        return {env_id: digest(project / "td3.py", env_id)["code"] for env_id in ids}
+
+    assert len({*codes().values()}) == 3
+    counts = {"td3.py": "", "common/noise.py": "", "common/engine/fast.py": "",
+              "digest_mine.py": "mine", "digest_package/deep/task.py": "package"}
+    for name, part in counts.items():
+        before = codes()
+        with open(project / name, "a") as file:
+            file.write("B = 2\n")
+        after = codes()
+        assert [env_id for env_id in ids if after[env_id] != before[env_id]] == [
+            env_id for env_id in ids if part in env_id], name
+
+
+@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", "no_such_module:A-v0", "a..b:C", ":C", "sys:C",
+                                    "__main__:C"])
+def test_an_environment_without_a_file_is_no_error(env_id):
+    assert len(digest(ROOT / "td3.py", env_id)["code"]) == 64
+
+
+def test_versions_of_the_packages_that_compute(monkeypatch):
+    before = digest(ROOT / "td3.py")
+    was = importlib.metadata.version("numpy")
+    assert before["versions"]["numpy"] == was
+    assert changed(before, digest(ROOT / "td3.py")) == ""
+    now = {"code": "another", "versions": {**before["versions"], "box2d": "2.0", "numpy": "9.9"}}
+    before["versions"].pop("box2d", None)
+    assert changed(before, now) == (
+        f"the code, box2d (none then, 2.0 now), numpy ({was} then, 9.9 now)")

@@ -4,16 +4,15 @@ import re
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from commands import refusal
 
 from common import flags, presets, process
 from common.errors import UserError
 from common.files import names
-from common.files.names import present_id
+from common.files.names import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ["ddpg", "td3", "sac"]
 
 SCRIPT = '''"""Twin delayed DDPG, section 6.5.3.
@@ -219,14 +218,6 @@ def test_an_imported_script_is_left_alone(script, monkeypatch):
     assert calls == [{"verbose": False}]
 
 
-def test_an_environments_former_id_becomes_the_present_one(script, capsys):
-    present_id.cache_clear()  # it is said once in a process
-    settings = read(script, "--train --env Pendulum-v0")
-    assert settings.env_id == settings.constants["ENV_ID"] == settings.task[1] == "Pendulum-v1"
-    said = capsys.readouterr().out
-    assert said == "Gym replaced Pendulum-v0 with Pendulum-v1: Pendulum-v1 runs.\n"
-
-
 # What is refused
 
 
@@ -399,23 +390,34 @@ def test_help_has_every_flag_with_its_default_within_80_columns(name, monkeypatc
     assert "--unit-actions the agent acts in [-1, 1], which is stretched to the" in words
 
 
+# Before anything heavy is imported
+
+
 @pytest.mark.parametrize(("words", "status", "said"), [
     (["--help"], 0, ""),
-    (["--train", "--keep", "best"], 2, "--keep best needs --evaluate-every"),
-    (["--test", "--env", "Other-v0"], 1, "there is no such environment"),
-    (["--test", "--env", "MountainCarContinuous-v0"], 1, "there is no such file"),
     (["--train", "--model-dir", "FILE"], 1, "--model-dir FILE/TD3_Pendulum-v1: cannot be written"),
-    (["--train", "--image-dir", "FILE"], 1, "--image-dir FILE: cannot be written"),
-    (["--test", "--explain", "--image-dir", "FILE"], 1, "--image-dir FILE: cannot be written"),
-    (["--test", "--record", "FILE/a.gif"], 1, "--record FILE: cannot be written"),
-    (["--train", "--model-dir", str(ROOT / "model" / "pretrained")], 1, "the weights that ship"),
 ])
-def test_what_comes_before_anything_heavy_is_imported(words, status, said, tmp_path):
+def test_nothing_heavy_is_imported(words, status, said, tmp_path):
     (tmp_path / "FILE").write_text("")
     command = [sys.executable, "-X", "importtime", str(ROOT / "td3.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.M))
     assert done.returncode == status and "common.flags" in imported
     assert said in done.stderr and "Traceback" not in done.stderr
-    assert not {"tensorflow", "tensorlayer", "gym", "gymnasium", "matplotlib"} & imported
+    assert not {"tensorflow", "tensorlayer", "matplotlib"} & imported
     assert status == 1 or "numpy" not in imported
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--test", "--env", "Other-v0"], "there is no such environment"),
+    (["--test", "--env", "MountainCarContinuous-v0"], "there is no such file"),
+    (["--train", "--image-dir", "FILE"], "--image-dir FILE: cannot be written"),
+    (["--test", "--explain", "--image-dir", "FILE"], "--image-dir FILE: cannot be written"),
+    (["--test", "--record", "FILE/a.gif"], "--record FILE: cannot be written"),
+    (["--train", "--model-dir", str(ROOT / "model" / "pretrained")], "the weights that ship"),
+])
+def test_what_is_looked_at_first(words, said, as_a_script, tmp_path, monkeypatch):
+    (tmp_path / "FILE").write_text("")
+    monkeypatch.setattr("common.errors.START", str(tmp_path))
+    monkeypatch.setattr(process, "import_quietly", lambda **_: pytest.fail("it is too late"))
+    assert said in refusal(as_a_script, ROOT / "td3.py", *words)

@@ -2,9 +2,9 @@
 
 import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from common.files.names import ROOT
+
 # From top to bottom, as in docs/design.md; but for the scripts, neighbours may import each other
 FLOORS = [{"ddpg", "td3", "sac", "compare"}, {"comparison"}, {"training"}, {"pendulum"},
           {"flags", "presets"}, {"tasks"}, {"networks", "noise"}, {"engine"}, {"files"},

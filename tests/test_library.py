@@ -1,4 +1,4 @@
-"""The classes as a library: options, what is assigned, subclasses, files.
+"""The classes as a library: options, what is assigned, files.
 
 What is assigned is assigned to two equal agents, one of which runs eagerly: this twin is the
 expectation.
@@ -15,7 +15,6 @@ from agents import (
     CAPACITY,
     HIDDEN_DIM,
     SCRIPTS,
-    STATE,
     act,
     made,
     new_agent,
@@ -31,12 +30,9 @@ from agents import (
 import sac
 import td3
 from common import networks
-from common.engine.plain import compiled
 from common.errors import UserError
+from common.files.names import ROOT
 from common.flags import Command
-
-ROOT = Path(__file__).resolve().parent.parent
-each = pytest.mark.parametrize("script", SCRIPTS)
 
 
 @pytest.fixture(autouse=True)
@@ -91,23 +87,6 @@ def test_importing_prints_nothing():
 # --- options
 
 
-OPTIONS = {"policy_loss": "min", "standardise_rewards": False, "clip_actions": True,
-           "weight_init": "fan_in"}
-
-
-@pytest.mark.slow
-def test_two_agents_with_different_options():
-    """In turn, in one process: each as its eager twin, and not as the other."""
-    first, second = (new_agent("td3", **options) for options in ({}, OPTIONS))
-    twins = [new_agent("td3", **options) for options in ({}, OPTIONS)]
-    for _ in range(2):
-        for agent, twin in zip((first, second), twins):
-            same_updates(agent, twin)
-    for agent, twin in zip((first, second), twins):
-        assert_same(agent, twin)
-    assert abs(act(first) - act(second)) > 1e-6
-
-
 def test_two_agents_of_different_sizes():
     with running("eager"):
         small, large = new_agent("sac"), new_agent("sac", hidden_dim=7, state_dim=5)
@@ -137,12 +116,6 @@ def q_network(agent):
     agent.q_optimizer1 = tf.optimizers.Adam(0.02)
 
 
-def critic(agent):
-    agent.critic, agent.critic_opt = new_agent("ddpg").critic, tf.optimizers.SGD(0.02)
-    widen(agent.critic.all_weights, 5)
-    agent.ema.apply(agent.critic.trainable_weights)
-
-
 def buffer(agent):
     seed_everything(3)
     agent.replay_buffer = sac.ReplayBuffer(CAPACITY)
@@ -150,20 +123,10 @@ def buffer(agent):
         agent.replay_buffer.push(*transition)
 
 
-def log_alpha(agent):
-    agent.log_alpha = tf.Variable(0.5)
-    agent.alpha_optimizer = tf.optimizers.Adam(0.1)
-
-
 ASSIGNED = {
-    "critic": ("ddpg", critic),
     "q_network": ("td3", q_network),
-    "policy_loss": ("td3", lambda agent: setattr(agent, "policy_loss", "min")),
     "clip_actions": ("td3", lambda agent: setattr(agent.target_policy_net, "clip_actions", True)),
-    "interval": ("td3", lambda agent: setattr(agent, "policy_target_update_interval", 5)),
     "buffer": ("sac", buffer),
-    "log_alpha": ("sac", log_alpha),
-    "standardise": ("sac", lambda agent: setattr(agent, "standardise_rewards", False)),
 }
 
 
@@ -178,36 +141,6 @@ def test_what_is_assigned_counts(what, capsys):
         assign(one)
     same_updates(agent, twin, 2)
     assert_same(agent, twin)
-    assert "slower" not in capsys.readouterr().out
-
-
-class SumOfSquares(td3.TD3):
-    """Another update, of a network and an optimizer that TD3 does not have."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.model = td3.QNetwork(3, 1, 4)
-        self.model.train()
-        self.model_optimizer = tf.optimizers.Adam(1e-2)
-
-    @compiled
-    def update_networks(self, state, action, *args):
-        losses = super().update_networks(state, action, *args)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tf.square(self.model(tf.concat([state, action], 1)) - 1))
-        grads = tape.gradient(loss, self.model.trainable_weights)
-        self.model_optimizer.apply_gradients(zip(grads, self.model.trainable_weights))
-        return {**losses, "loss/model": loss}
-
-
-@pytest.mark.slow
-def test_a_subclass_is_compiled(monkeypatch, capsys):
-    """As it stands in a reader's own file."""
-    monkeypatch.setattr(td3, "TD3", SumOfSquares)
-    agent, twin = new_agent("td3"), new_agent("td3")
-    same_updates(agent, twin, 2)
-    assert_same(agent, twin)
-    assert "loss/model" in agent.losses
     assert "slower" not in capsys.readouterr().out
 
 
@@ -251,18 +184,7 @@ def test_the_usual_path_and_another_environment(tmp_path, monkeypatch):
 # --- what an agent is given
 
 
-@each
-@pytest.mark.parametrize("engine", ["fast", "eager"])
-def test_a_list_as_state(script, engine):
-    agent = new_agent(script)
-    with running(engine):
-        for state in (STATE, tuple(STATE), np.array(STATE), np.float32(STATE)):
-            action = act(agent, state)
-            assert action.shape == (1,)
-            np.testing.assert_allclose(action, act(agent, np.float32(STATE)), rtol=1e-6)
-
-
-@each
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_nothing_to_learn_from(script):
     """One ValueError, and later updates work."""
     agent = new_agent(script, filled=False)

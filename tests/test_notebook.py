@@ -6,24 +6,26 @@ Both languages say the same, and the checks of its exercises tell a right answer
 import ast
 import re
 from collections import Counter
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).parent.parent
+from common.files.names import ROOT
+from docs.check import CODE, FENCED, NUMBER, ROW
+
 NOTEBOOK = ROOT / "docs" / "chapter6.ipynb"
 A_MACHINE = re.compile(r"(?<![\w.)\]])(/(home|root|Users|tmp|work|usr|opt|mnt)/|[A-Z]:\\)")
 CHINESE = re.compile("[\u4e00-\u9fff]")
 BETWEEN = "\n\n---\n\n"  # the languages of a text cell
 SHARED = re.compile(r"^#+ .*$|^</?details>$|^<summary>.*</summary>$", re.MULTILINE)
 SAME = {  # what both languages of a text cell have, as often
-    "number": re.compile(r"(?:(?<![\w)])-)?\d+(?:\.\d+)*"),
-    "code": re.compile(r"(?<!`)`[^`]+`(?!`)|^```.*?^```$", re.MULTILINE | re.DOTALL),
+    "number": NUMBER,
+    "code": CODE,
+    "block": FENCED,
     "formula": re.compile(r"\$[^$]+\$"),
     "link": re.compile(r"\]\(([^)\s]+)\)"),
-    "row": re.compile(r"^\|", re.MULTILINE),
+    "row": ROW,
     "bold": re.compile(r"\*\*"),
 }
 # Wrong answers, and what their checks say before any training
@@ -137,11 +139,6 @@ def test_it_names_no_path_of_a_machine_and_is_small(notebook):
         assert not A_MACHINE.search(cell.source + printed(cell))
         assert "execution" not in cell.metadata  # times of day
     assert NOTEBOOK.stat().st_size < 2_000_000
-
-
-@pytest.mark.parametrize("path", ["/home/me/ddpg.py", 'File "/tmp/x"', r"C:\Users\me"])
-def test_paths_of_a_machine_are_recognised(path):
-    assert A_MACHINE.search(path)
 
 
 # Both languages

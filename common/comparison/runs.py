@@ -70,18 +70,12 @@ def _digits(content):
 
 
 def result(run, runs_dir):
-    """What a finished run has measured, see execute(); None if it has not finished.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """What a finished run has measured, see execute(); None if it has not finished."""
     path = run.folder(runs_dir) / "result.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({one_line(error, 80)})") from error
 
 
 def keep(run, runs_dir, measured):

@@ -39,26 +39,26 @@ class CompileCache:
         """
         from importlib import metadata  # late: it imports much
 
-        if "tensorflow" in sys.modules:
+        version = "0.0"
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            version = metadata.version("tensorflow")
+        if "tensorflow" in sys.modules or tuple(map(int, version.split(".")[:2])) < _SINCE:
             return
+        name, given = f"tensorflow-{version}-{_machine()}", os.environ.get("TF_XLA_FLAGS", "")
         for base in ROOT / ".cache", _users_folder():
-            with contextlib.suppress(UserError, OSError, metadata.PackageNotFoundError):
-                version = metadata.version("tensorflow")
-                if tuple(map(int, version.split(".")[:2])) < _SINCE:
-                    return
-                folder = base / f"tensorflow-{version}-{_machine()}"
-                ours = (f'--tf_xla_persistent_cache_directory="{folder.as_posix()}" '
-                        "--tf_xla_persistent_cache_device_types=CPU")
-                flags = os.environ.get("TF_XLA_FLAGS", "").replace(ours, "")  # of a parent process
-                if "persistent_cache" in flags:  # the user's own
-                    return
+            folder = base / name
+            ours = (f'--tf_xla_persistent_cache_directory="{folder.as_posix()}" '
+                    "--tf_xla_persistent_cache_device_types=CPU")
+            flags = given.replace(ours, "")  # of a parent process
+            if "persistent_cache" in flags:  # the user's own
+                continue
+            with contextlib.suppress(UserError, OSError):
                 check_writable(folder, "")
-                if shutil.disk_usage(folder).free < _FREE:
-                    continue
-                os.environ["TF_XLA_FLAGS"] = f"{flags} {ours}".strip()
-                self.folder = folder
-                self._tidy(base)
-                return
+                if shutil.disk_usage(folder).free >= _FREE:
+                    os.environ["TF_XLA_FLAGS"] = f"{flags} {ours}".strip()
+                    self.folder = folder
+                    self._tidy(base)
+                    return
 
     def _tidy(self, base):
         """Delete what no note vouches for, and the oldest files above the limit."""
