@@ -31,7 +31,7 @@ from common.files.digest import digest
 from common.files.lock import locked
 from common.files.names import ROOT, task_name
 from common.files.whole import check_writable, write_atomically
-from common.flags import Command, Parser, is_script
+from common.flags import Command, Constant, Parser, is_script
 from common.tasks.making import make
 from common.training.screen import bar
 
@@ -65,13 +65,6 @@ def _script(word):
     return path.stem
 
 
-def _workers(word):
-    """A number of runs at a time."""
-    if not re.fullmatch(r"0*[1-9]\d{0,3}", word):
-        raise argparse.ArgumentTypeError(f"must be a whole number in [1, 9999], got {word!r:.40}")
-    return int(word)
-
-
 def _name(word):
     """Part of a file's name."""
     if not word or Path(word).name != word:
@@ -94,7 +87,8 @@ def parse(argv):
                         "one, mytd3.py, with an ALG_NAME of its own")
     parser.add_argument("--seeds", nargs="+", type=_seeds, default=[range(10)], metavar="N",
                         help="seeds of the runs, such as 0-9 or 1 2 5 (default: 0-9)")
-    parser.add_argument("--workers", type=_workers, metavar="N", default=os.cpu_count() or 1,
+    parser.add_argument("--workers", type=Constant("WORKERS", 1, "in [1, 9999]").value_of,
+                        metavar="N", default=os.cpu_count() or 1,
                         help="runs at a time (default: one for each core)")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
                         help="run on the Ray cluster there (without ADDRESS: one on this "
@@ -162,11 +156,6 @@ def settings_of(args, given):
     return [*settings.values()]
 
 
-def all_runs(settings, seeds):
-    """A Run for each setting and seed; seed by seed, so that early pictures are fair."""
-    return [replace(one, seed=seed) for seed in seeds for one in settings]
-
-
 def train(todo, args, finished, total):
     """Execute the runs, with one display for all; returns a line for each that failed.
 
@@ -189,9 +178,10 @@ def train(todo, args, finished, total):
             done = f"{len(finished)} of {total}"
             shown.set_postfix_str(f"{done} runs")
             mean = np.mean(value["test_returns"])
-            left = (time.time() - began) * (all_steps / sum(steps.values()) - 1)
+            left = shown.format_interval(
+                (time.time() - began) * (all_steps / sum(steps.values()) - 1))
             print(f"{run}: {mean:.1f} in {value['seconds']:.0f} s ({done}"
-                  + (f"; about {_lasting(left)} to go)" if len(finished) < total else ")"))
+                  + (f"; about {left} to go)" if len(finished) < total else ")"))
 
     with contextlib.ExitStack() as opened:
         if args.ray is None:
@@ -203,13 +193,6 @@ def train(todo, args, finished, total):
         shown = opened.enter_context(bar(total=all_steps, unit=" steps", unit_scale=True))
         asyncio.run(runs.execute_all(todo, args.runs_dir, at_a_time, execute, tell))
     return failed
-
-
-def _lasting(seconds):
-    """A time in words, as far as it matters."""
-    size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s"))
-                      if seconds >= 1.5 * size or size == 1)
-    return f"{seconds / size:.0f} {unit}"
 
 
 def command(args, given):
@@ -234,9 +217,8 @@ def report(settings, finished, args, given):
 
     if not finished:
         raise UserError("no run has finished: there is nothing to compare yet")
-    measured = {one.label: [result for run, result in finished.items() if run.label == one.label]
-                for one in settings}
-    measured = {label: results for label, results in measured.items() if results}
+    measured = {one.label: found for one in settings if (found := [
+        result for run, result in finished.items() if run.label == one.label])}
     first, presets = settings[0].args, sorted({one.args.preset for one in settings})
     every = max(one.args.evaluate_every for one in settings)
     name = [task_name(first.env_id), *(preset for preset in presets if preset != "chapter"),
@@ -266,14 +248,13 @@ def main(argv):
     args, given = parse(argv)
     sys.path.append(os.getcwd())  # where the module of an --env may lie
     settings = settings_of(args, given)
-    for env_id in {one.args.env_id for one in settings}:
-        make(env_id).close()  # or thirty trainings would say one after the other what is wrong
+    make(settings[0].args.env_id).close()  # or thirty trainings would say what is wrong
     check_writable(args.image_dir, "--image-dir")
     with locked(args.runs_dir, "--runs-dir", "compare.lock"):
-        everything, finished, failed = all_runs(settings, args.seeds), {}, []
-        for run in everything:
-            result = runs.result(run, args.runs_dir)
-            finished |= {run: result} if result else {}
+        # seed by seed, so that early pictures are fair
+        everything = [replace(one, seed=seed) for seed in args.seeds for one in settings]
+        finished = {run: found for run in everything if (found := runs.result(run, args.runs_dir))}
+        failed = []
         print(f"Runs: {len(everything)}, finished already: {len(finished)}")
         todo = [run for run in everything if run not in finished]
         stale = runs.of_other_code(todo, args.runs_dir)

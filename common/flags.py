@@ -21,7 +21,13 @@ from types import SimpleNamespace
 from common import presets, process
 from common.errors import UserError, one_line
 from common.files.compile_cache import compile_cache
-from common.files.names import fixed, picture_path, present_id, state_path, weights_path
+from common.files.names import (
+    fixed,
+    picture_path,
+    plain_env_id,
+    present_id,
+    weights_path,
+)
 from common.files.whole import check_writable
 
 # Constants of every run, which are flags of every script, written as a script's are.
@@ -215,7 +221,7 @@ class Command:
     def _did_you_mean(self, word):
         """What to say of a word that is no flag."""
         typed = word.partition("=")[0]
-        known = {flag.lstrip("-"): flag for flag in self._parser.flags()}
+        known = {flag.lstrip("-"): flag for flag in self._parser._option_string_actions}
         # TRAIN_EPISODES and --train-episodes mean --episodes
         known |= {constant.name.lower().replace("_", "-"): constant.flag
                   for constant in self._own + self._of_all}
@@ -241,13 +247,15 @@ def _check_together(settings):
     if settings.train:
         values = settings.everything
         size = values.get("REPLAY_BUFFER_SIZE", math.inf)
-        for flag, least in ("batch-size", "BATCH_SIZE"), ("learn-after", "LEARN_AFTER"):
-            if values.get(least, 0) >= size:
+        for flag, name in ("batch-size", "BATCH_SIZE"), ("learn-after", "LEARN_AFTER"):
+            if values.get(name, 0) >= size:
                 raise UserError(f"--replay-buffer-size must be larger than --{flag}, or nothing "
-                                f"is learned, got {size} and {values[least]}")
+                                f"is learned, got {size} and {values[name]}")
         most = settings.train_steps or (
             values.get("TRAIN_EPISODES", math.inf) * values.get("MAX_STEPS", math.inf))
-        least = max(values.get("BATCH_SIZE", 0), values.get("LEARN_AFTER", 0))
+        least = values.get("LEARN_AFTER", 0)
+        if size < math.inf:  # DDPG draws with replacement, a batch from ever so few
+            least = max(least, values.get("BATCH_SIZE", 0))
         if most <= least and not settings.resume:
             raise UserError(f"nothing would be learned: this run makes {most} transitions at most, "
                             f"and learning starts after {least} (--learn-after, --batch-size)")
@@ -263,23 +271,25 @@ def _check_together(settings):
             raise UserError("--record: MP4 needs a package: pip install imageio-ffmpeg, or record "
                             "a .gif")
     for flag in ("explain", "page"):
-        if getattr(settings, flag) and settings.env_id.rpartition(":")[2] != "Pendulum-v1":
+        if getattr(settings, flag) and plain_env_id(settings.env_id) != "Pendulum-v1":
             raise UserError(f"--{flag} needs --env Pendulum-v1, whose best values are known; "
                             "--record films any task")
 
 
 def _check_files(settings):
-    """Raise UserError, before the long imports, if files are missing or cannot be written."""
+    """Raise UserError, before the long imports, if files are missing or cannot be written.
+
+    --test takes HIDDEN_DIM from the weights, unless it is given.
+    """
     from common.files import weights  # NumPy with it, which --help does without
 
     own = weights_path(settings.model_dir, *settings.task)
-    state = state_path(settings.model_dir, *settings.task)
     image = picture_path(settings.image_dir, *settings.task)
     if settings.train:
         if own.resolve().is_relative_to(weights.SHIPPED):
             raise UserError(f"--model-dir {one_line(Path(settings.model_dir))}: has the weights "
                             "that ship, which no training overwrites. Choose another folder.")
-        check_writable(own.parent, "--model-dir", own.name, state.name)
+        check_writable(own.parent, "--model-dir")
     else:
         try:
             path = weights.find(settings.model_dir, *settings.task)
@@ -291,7 +301,7 @@ def _check_files(settings):
         if "HIDDEN_DIM" in settings.constants and "HIDDEN_DIM" not in settings.given:
             settings.constants["HIDDEN_DIM"] = weights.units(path)
     if settings.train or settings.explain or settings.page or settings.record is True:
-        check_writable(image.parent, "--image-dir", image.name)
+        check_writable(image.parent, "--image-dir")
     if settings.record not in (None, True):
         check_writable(Path(settings.record).parent, "--record")
 
@@ -301,10 +311,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {one_line(message, 500)}; {self.prog} --help lists all flags\n")
-
-    def flags(self):
-        """All flags, a list."""
-        return [flag for action in self._actions for flag in action.option_strings]
 
 
 class Constant:
@@ -374,10 +380,8 @@ class Constant:
 def _number(kind, text):
     """The text as a finite float or, if kind is int, a whole number (500000, 5e5); else None."""
     with contextlib.suppress(ValueError, OverflowError):
-        number = float(text)
-        if kind is int and number == int(number) and abs(number) < 2**63:
-            return int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else int(number)
-        if kind is float and math.isfinite(number):
+        number = kind(float(text))
+        if number == float(text) and math.isfinite(number):
             return number
     return None
 

@@ -20,7 +20,8 @@ class Normal:
 
     def sample(self, shape=()):
         """Samples, a float32 tensor of a shape that is fully known, times that of loc and scale."""
-        shape = [*map(int, shape), *tf.broadcast_static_shape(*map(_shape, (self.loc, self.scale)))]
+        own = [tf.TensorShape(np.shape(number)) for number in (self.loc, self.scale)]
+        shape = [*map(int, shape), *tf.broadcast_static_shape(*own)]
         feed = plain.tracing()
         if feed:
             noise = feed.normal(shape)
@@ -33,10 +34,6 @@ class Normal:
         from tensorflow_probability import distributions  # late: td3.py samples only
 
         return distributions.Normal(self.loc, self.scale).log_prob(value)
-
-
-def _shape(number):
-    return tf.TensorShape(getattr(number, "shape", ()))
 
 
 class OrnsteinUhlenbeck:

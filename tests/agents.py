@@ -93,7 +93,10 @@ def new_agent(script, seed=0, filled=True, state_dim=STATE_DIM, hidden_dim=HIDDE
     for transition in transitions(state_dim=state_dim) if filled else ():
         store(*transition)
     if wide:
-        for i, weights in enumerate(networks_of(agent).values()):
+        of_each = {}
+        for name, weight in networks_of(agent).items():
+            of_each.setdefault(name.partition("/")[0], []).append(weight)
+        for i, weights in enumerate(of_each.values()):
             if len(weights) > 1:  # a network's
                 widen(weights, i)
     return agent

@@ -152,7 +152,7 @@ def test_damaged_files_are_refused_in_one_line(started):
         assert checkpoint.progress_in(path) is None
     np.testing.assert_equal(values(one.agent), before)
     assert "cannot be read as the state of a training. It is kept" in checkpoint.unfinished(path)
-    checkpoint.set_aside_unfinished(path)
+    checkpoint.set_aside(path)
     assert not path.exists() and path.with_name("training.old.npz").exists()
     with pytest.raises(UserError, match="no such file, so nothing to resume"):
         one.restore(path)
@@ -187,8 +187,8 @@ def test_unfinished_states_are_set_aside(started, monkeypatch):
     assert line.endswith("It is kept as training.old-2.npz.")
     with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be kept"):
         patch.setattr(os, "rename", lambda *_: os.link(path, path))
-        checkpoint.set_aside_unfinished(path)
-    checkpoint.set_aside_unfinished(path)
+        checkpoint.set_aside(path)
+    checkpoint.set_aside(path)
     assert kept.read_bytes() == whole and not path.exists()
 
 

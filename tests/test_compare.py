@@ -45,15 +45,15 @@ def test_every_combination_is_a_curve():
     one = found["TD3, gamma 0.99, soft-tau 0.1"]
     assert (one.args.script.name, one.args.preset, one.args.train_steps) == ("td3.py", "chapter",
                                                                              12000)
-    assert (one.constants["GAMMA"], one.constants["SOFT_TAU"]) == (0.99, 0.1)
+    assert (one.args.constants["GAMMA"], one.args.constants["SOFT_TAU"]) == (0.99, 0.1)
     assert "--gamma 0.99" in " ".join(one.words)
 
 
 def test_presets_and_switches_can_be_compared():
     found = settings("--algorithms sac --preset chapter paper --no-auto-entropy")
     assert list(found) == ["SAC, preset chapter", "SAC, preset paper"]
-    assert [one.constants["HIDDEN_DIM"] for one in found.values()] == [32, 256]
-    assert not any(one.constants["AUTO_ENTROPY"] for one in found.values())
+    assert [one.args.constants["HIDDEN_DIM"] for one in found.values()] == [32, 256]
+    assert not any(one.args.constants["AUTO_ENTROPY"] for one in found.values())
 
 
 def test_a_changed_copy_of_a_script_takes_part(tmp_path, monkeypatch):
@@ -71,8 +71,8 @@ def test_seeds():
 
 def test_a_folder_is_named_after_what_determines_the_run():
     def folder(line, seed=1, **changes):
-        (one,) = compare.all_runs(settings(line).values(), [seed])
-        return replace(one, **changes).folder("r")
+        (one,) = settings(line).values()
+        return replace(one, seed=seed, **changes).folder("r")
 
     one = folder("--algorithms td3")
     assert one == folder("--algorithms td3 --gamma 0.9")  # the default
@@ -115,7 +115,7 @@ def test_mistakes_are_named(line, message):
     ("--algorithms compare", "compare.py is no script like td3.py"),
     ("--seeds 7 5-2", "upward ranges such as 0-9, in [0, 4294967295], got '5-2'"),
     ("--seeds 4294967296", "in [0, 4294967295], got '4294967296'"),
-    ("--workers 0", "--workers: must be a whole number in [1, 9999], got '0'"),
+    ("--workers 0", "--workers: must be in [1, 9999], got 0"),
     ("--name ../../x", "--name: must be a name for files"),
     ("word", "'word' belongs to no flag"),
     ("--gamma", "td3.py: argument --gamma: expected one argument"),
@@ -287,7 +287,8 @@ def test_an_environment_of_ones_own_is_part_of_the_code(here, monkeypatch, capsy
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     """A function that puts a program in the place of td3.py: it returns a Run of it."""
-    (here,) = compare.all_runs(settings("--algorithms td3").values(), [0])
+    (here,) = settings("--algorithms td3").values()
+    here = replace(here, seed=0)
     monkeypatch.setattr(runs, "ROOT", tmp_path)
 
     def put(source):
@@ -376,7 +377,7 @@ def compared(tmp_path_factory):
 def test_a_comparison_trains_draws_and_tabulates(compared):
     folder, out = compared
     assert out[0] == "Runs: 4, finished already: 0"
-    line = r"^(TD3|SAC), seed \d: -.* of 4(; about \d+ (s|min|h) to go)?\)$"
+    line = r"^(TD3|SAC), seed \d: -.* of 4(; about [\d:]+ to go)?\)$"
     assert len([said for said in out if re.search(line, said)]) == 4
     saved = [folder / "image" / f"compare_Pendulum-v1{end}" for end in (".png", ".md", ".csv")]
     assert out[-3:] == [f"Saved {path}" for path in saved]

@@ -188,6 +188,20 @@ def test_generators_of_ones_own_go_on(kind, capsys):
         assert "Task.rng is not there before the first reset()" in said and said.count("\n") == 1
 
 
+def test_generators_of_two_wrappers_of_a_class():
+    class Noisy(gymnasium.Wrapper):
+        def __init__(self, env, seed):
+            super().__init__(env)
+            self.rng = np.random.default_rng(seed)
+
+    first, second = (Environment(Noisy(Noisy(gymnasium.make("Pendulum-v1"), n), n + 1), "", None)
+                     for n in (1, 3))
+    second.restore_generators(first.generator_states())
+    for env in first, second:
+        env.drawn = [layer.rng.random() for layer in (env._env, env._env.env)]
+    assert first.drawn == second.drawn and len({*first.drawn}) == 2
+
+
 def test_what_an_environment_calls_its_env_is_its_own_affair():
     for thing in (None, object(), wrapped()):
         env = wrapped(env=thing)

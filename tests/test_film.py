@@ -10,8 +10,13 @@ import tasks
 from commands import python, refusal
 from PIL import Image
 
+from common.errors import UserError
+from common.files.names import ROOT
+from common.flags import Command
+from common.process import Stopped
 from common.tasks import film as films
 from common.tasks.making import make
+from common.training.testing import Testing
 
 here, registries = tasks.here, tasks.registries
 
@@ -32,8 +37,8 @@ def moving_square(count, shape=(500, 500, 3)):
 def saved(path, frames, fps=30):
     frames = list(frames)
     with open(path, "wb") as file:
-        films.write(file, path.suffix, lambda numbers: (frames[n] for n in numbers), len(frames),
-                    fps)
+        write = films._write_gif if path.suffix == ".gif" else films._write_mp4
+        write(file, lambda numbers: (frames[n] for n in numbers), len(frames), fps)
     return path
 
 
@@ -246,6 +251,16 @@ def test_an_episode_that_the_loop_cuts_short(steps, film):
     env.close()
     assert film.exists() == (steps is not None)
     assert steps is None or len(read(film)[0]) == steps + 1
+
+
+@pytest.mark.parametrize("error", [UserError("its step() failed"), Stopped(130)])
+def test_an_episode_that_is_broken_off_is_not_drawn(error, film, capsys):
+    settings = Command(ROOT / "td3.py").settings(
+        {"ENV_ID": "filmed_walk:Walk-v0"}, test=True, record=str(film))
+    with pytest.raises(type(error)), Testing(None, make(settings.env_id), settings) as env:
+        play(env, 2)
+        raise error
+    assert not film.exists() and "Drawing" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ def buffer(agent):
 ASSIGNED = {
     "q_network": ("td3", q_network),
     "clip_actions": ("td3", lambda agent: setattr(agent.target_policy_net, "clip_actions", True)),
+    "log_std_min": ("sac", lambda agent: setattr(agent.policy_net, "log_std_min", 0.5)),
     "buffer": ("sac", buffer),
 }
 

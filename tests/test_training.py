@@ -244,6 +244,18 @@ def test_what_is_not_finite_is_not_saved(bad, training):
             assert [path.read_text() for path in training.weights.parent.glob("w*.npz")] == left
 
 
+def test_what_was_not_finite_from_the_first_update_on_is_not_saved(training):
+    def learns_late(episode):
+        log.agent.losses = {"loss": np.nan} if episode == 12 else None
+
+    log = training(CHECKPOINT_EVERY=10)
+    training.weights.parent.mkdir(parents=True)
+    training.weights.write_text("old")
+    with pytest.raises(UserError, match="no longer finite"):
+        play(log, then=learns_late)
+    assert training.weights.read_text() == "old"  # what the state holds has learned nothing
+
+
 def test_a_state_that_is_not_finite_is_not_saved(training):
     with pytest.raises(UserError, match="not saved, torque/0 is not finite"), \
             training(CHECKPOINT_EVERY=2) as log:

@@ -47,10 +47,6 @@ class Run:
     seed: int | None = None
 
     @property
-    def constants(self):
-        return {**self.args.everything, "RANDOM_SEED": self.seed}
-
-    @property
     def setting(self):
         """What all runs share that differ only in their seed and code: begins a folder's name."""
         args, shared = self.args, {**self.args.everything, "RANDOM_SEED": None}
@@ -72,16 +68,14 @@ def _digits(content):
 def result(run, runs_dir):
     """What a finished run has measured, see execute(); None if it has not finished."""
     path = run.folder(runs_dir) / "result.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def keep(run, runs_dir, measured):
     """Write a run's result into its folder; its state, which is large, is of no more use."""
     folder = run.folder(runs_dir)
-    text = json.dumps({"constants": run.constants, **measured}).encode()
+    constants = {**run.args.everything, "RANDOM_SEED": run.seed}
+    text = json.dumps({"constants": constants, **measured}).encode()
     write_atomically(folder / "result.json", lambda file: file.write(text))
     for state in folder.glob("model/*/training*.npz"):
         state.unlink()

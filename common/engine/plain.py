@@ -28,7 +28,7 @@ from common.errors import UserError
 from common.files.compile_cache import compile_cache
 
 COMPILING = "Compiling the update: this takes a few seconds, once."
-_STATE = (int, float, dict, tf.Tensor)  # attributes that change without another code
+_STATE = (int, float, dict, tf.Tensor)  # an agent's attributes that change without another code
 _printing = set()  # methods whose print() a line has told of
 LOCK = threading.RLock()  # tracing and calls: one thread of the process at a time
 
@@ -261,10 +261,8 @@ class Program:
 
     def changed(self):
         """The name of a number that the lines have read and that is another now, or None."""
-        for name, value in self.read.items():
-            if getattr(self.part, name) != value:
-                return name
-        return None
+        return next((name for name, value in self.read.items()
+                     if getattr(self.part, name) != value), None)
 
     def fill(self, numbers):
         """Write the numbers of a call into the array, and noise behind them."""
@@ -390,7 +388,8 @@ def _noticing(plainly):
         plainly(self, name, value)
         if getattr(type(value).__setattr__, "notices", False):
             vars(value)["_agent"] = weakref.ref(self)
-        if replaced and (isinstance(value, bool) or not isinstance(value, _STATE)):
+        state = isinstance(value, _STATE) and not isinstance(value, bool) and _root(self) is self
+        if replaced and not state:
             vars(_root(self)).pop("_programs", None)
 
     __setattr__.notices = True

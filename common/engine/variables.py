@@ -8,29 +8,25 @@ from common.errors import UserError
 
 
 def networks_of(agent):
-    """What a file of weights holds: dict from attribute name to a list of variables.
-
-    These are the agent's networks, targets included, and its single variables (SAC's log_alpha).
-    """
-    networks = {}
-    parts = {"network": agent} if isinstance(agent, Model) else vars(agent)  # one by itself
-    for name, value in parts.items():
-        if isinstance(value, Model):
-            networks[name] = _weights(value)
-        elif isinstance(value, tf.Variable):
-            networks[name] = [value]
-    return networks
-
-
-def variables_of(agent):
-    """All variables: networks', single ones, optimizers' moments, moving averages.
+    """What a file of weights holds: those of networks, targets included, and single variables.
 
     Returns:
         dict from a name, the attribute's and the place there ("q_net1/0"), to each variable.
     """
-    networks = networks_of(agent)
-    found = {f"{name}/{i}": v for name, vs in networks.items() for i, v in enumerate(vs)}
-    weights = [weight for network in networks.values() for weight in network]
+    found = {}
+    parts = {"network": agent} if isinstance(agent, Model) else vars(agent)  # one by itself
+    for name, value in parts.items():
+        if isinstance(value, Model):
+            found |= {f"{name}/{i}": weight for i, weight in enumerate(_weights(value))}
+        elif isinstance(value, tf.Variable):
+            found[f"{name}/0"] = value
+    return found
+
+
+def variables_of(agent):
+    """All variables, as networks_of() names them: also optimizers' moments, moving averages."""
+    found = networks_of(agent)
+    weights = [*found.values()]
     for name, value in vars(agent).items():
         variables = []
         if isinstance(value, tf.optimizers.Optimizer):

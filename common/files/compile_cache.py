@@ -45,7 +45,8 @@ class CompileCache:
         if "tensorflow" in sys.modules or tuple(map(int, version.split(".")[:2])) < _SINCE:
             return
         name, given = f"tensorflow-{version}-{_machine()}", os.environ.get("TF_XLA_FLAGS", "")
-        for base in ROOT / ".cache", _users_folder():
+        home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        for base in ROOT / ".cache", Path(os.path.expanduser(home), "deep-rl-chapter-6"):
             folder = base / name
             ours = (f'--tf_xla_persistent_cache_directory="{folder.as_posix()}" '
                     "--tf_xla_persistent_cache_device_types=CPU")
@@ -109,11 +110,6 @@ class CompileCache:
 compile_cache = CompileCache()
 
 
-def _users_folder():
-    home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(home)) / "deep-rl-chapter-6"
-
-
 def _machine():
     """What code is compiled for, as a short name: the processor, its cores, XLA's own flags."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -130,9 +126,7 @@ def _machine():
 def _read(note):
     """The checksums that a note has, by name of file; none if it is not there or damaged."""
     with contextlib.suppress(OSError, ValueError):
-        sums = json.loads(note.read_bytes())
-        if isinstance(sums, dict):
-            return sums
+        return json.loads(note.read_bytes())
     return {}
 
 

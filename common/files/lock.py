@@ -50,8 +50,7 @@ def locked(folder, flag="--model-dir", name="training.lock"):
             who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
             write_atomically(holder, lambda file: file.write(who.encode()))
             for aside in Path(folder).glob(".*.tmp"):  # of a killed process: see whole.py
-                with contextlib.suppress(OSError):
-                    aside.unlink()
+                aside.unlink(missing_ok=True)
         yield
     finally:
         if lock.is_locked:

@@ -30,7 +30,7 @@ def find(model_dir, algorithm, env_id, preset="chapter"):
     return shipped
 
 
-def save(path, algorithm, env_id, networks, unit_actions=False):
+def save(path, algorithm, env_id, variables, unit_actions=False):
     """Write all networks into one file; the same values give the same bytes.
 
     The file is a plain npz: `np.load(path)["policy_net/0"]` is the first array of the
@@ -40,14 +40,14 @@ def save(path, algorithm, env_id, networks, unit_actions=False):
         path: the file, see `names.weights_path()`; one already there is replaced in one step.
         algorithm: for example "TD3".
         env_id: for example "Pendulum-v1".
-        networks: dict from a name to a list of variables of any shapes.
+        variables: dict from a name ("q_net1/0") to each variable, see engine/variables.py.
         unit_actions: whether the agent acts in [-1, 1] whatever the environment's range.
 
     Raises:
         UserError: a value is not finite, or the file cannot be written. A file that was
             there before is then as it was.
     """
-    values = {key: variable.numpy() for key, variable in _variables(networks).items()}
+    values = {key: variable.numpy() for key, variable in variables.items()}
     for key, array in values.items():
         if not np.isfinite(array).all():
             raise UserError(
@@ -67,7 +67,7 @@ def save(path, algorithm, env_id, networks, unit_actions=False):
     arrays.save(path, header, values)
 
 
-def load(path, algorithm, env_id, networks, unit_actions=False):
+def load(path, algorithm, env_id, variables, unit_actions=False):
     """Read a file of `save()` into the variables of an agent of the same sizes.
 
     Everything is read and checked before the first variable changes: on an error the
@@ -77,7 +77,6 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
         UserError: the file is missing, damaged, or holds the weights of another
             algorithm, environment or size, or for actions of another scale.
     """
-    variables = _variables(networks)
     try:
         header, values = arrays.load(path, FORMAT, _NEXT_STEP)
     except FileNotFoundError as error:
@@ -102,14 +101,13 @@ def load(path, algorithm, env_id, networks, unit_actions=False):
 
 
 def units(path):
-    """How many units the first layer of the networks in a file of save() has.
+    """How many units the first layer in a file of save() has.
 
     Raises:
         UserError: the file cannot be read.
     """
-    header, _ = arrays.load(path, FORMAT, _NEXT_STEP)
-    first = next(iter(header["networks"].values()))
-    return first[0][-1]
+    _, values = arrays.load(path, FORMAT, _NEXT_STEP)
+    return next(iter(values.values())).shape[-1]
 
 
 def _refuse_other_sizes(path, saved, wanted):
@@ -120,12 +118,6 @@ def _refuse_other_sizes(path, saved, wanted):
                 f"{saved.get(name)!r:.90}, expected {wanted.get(name)}. Flags such as --hidden-dim "
                 "must equal those of training; or use --train."
             )
-
-
-def _variables(networks):
-    """The variables under the keys of the file: "q_net1/0", "q_net1/1", ..., "log_alpha/0"."""
-    return {f"{name}/{i}": variable
-            for name, variables in networks.items() for i, variable in enumerate(variables)}
 
 
 def _shapes(values):

@@ -89,7 +89,10 @@ class Environment:
                 if isinstance(value, list | tuple | dict):
                     items = value.items() if isinstance(value, dict) else enumerate(value)
                     held |= {f"{name}[{key}]": item for key, item in items}
-            found |= {f"{type(layer).__name__}.{name}": value for name, value in held.items()
+            kind = type(layer).__name__
+            while any(name.startswith(f"{kind}.") for name in found):  # of two wrappers of a class
+                kind += "'"
+            found |= {f"{kind}.{name}": value for name, value in held.items()
                       if isinstance(value, np.random.Generator | np.random.RandomState)}
         return found
 
@@ -180,17 +183,19 @@ class Environment:
             except UserError as error:
                 self._film_error = error
 
-    def close(self):
+    def close(self, film=True):
         """Finish the film, free the environment and its window; says if freeing them fails.
 
-        Raises UserError, if there could be no film.
+        film: False leaves the film of an episode that was cut off. Raises UserError, if there could
+        be none.
         """
         try:
-            self._finish_film()
+            if film:
+                self._finish_film()
         finally:
             self._finalizer()
         error, self._film_error = self._film_error, None
-        if error:
+        if error and film:
             raise error
 
     def _blamed(self, error):

@@ -62,7 +62,7 @@ def _surroundings():
     """The variables of the process that draws: it needs no display."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # SDL: there are environments that open a window to draw anything at all.
-    found = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    found = {"SDL_VIDEODRIVER": "dummy"}
     if without_display():
         found["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
     return {**found, **os.environ, "PYTHONPATH": path}
@@ -107,8 +107,9 @@ def _draw(suffix, env_id, options, actions, total):
                     rewards.append(float(env.step(action)[1]))
 
         fps = env.metadata.get("render_fps") or 30
+        write = _write_gif if suffix == ".gif" else _write_mp4
         with film:
-            write(film, suffix, frames, len(actions) + 1, fps)
+            write(film, frames, len(actions) + 1, fps)
         env.close()
     except (Exception, SystemExit) as error:
         step = "leave out --record"
@@ -120,23 +121,6 @@ def _draw(suffix, env_id, options, actions, total):
     if not np.isclose(sum(rewards), total):
         raise UserError(f"--record: {env_id} is another episode with the same seed and actions, so "
                         "there is no film of that which was tested.")
-
-
-def write(file, suffix, frames, count, fps):
-    """Write a film that lasts as long as the episode. The same frames give the same bytes of GIF.
-
-    Args:
-        file: open for bytes.
-        suffix: ".gif" or ".mp4".
-        frames: function of a range of numbers, an iterator over these frames, uint8 arrays of
-            shape (height, width, 3).
-        count: how many frames there are.
-        fps: how many of them make a second.
-
-    Raises:
-        OSError: the film cannot be made.
-    """
-    (_write_gif if suffix == ".gif" else _write_mp4)(file, frames, count, fps)
 
 
 def _picture(frame):

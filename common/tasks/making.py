@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import importlib
 import io
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError, one_line
-from common.files.names import present_id
+from common.files.names import plain_env_id, present_id
 from common.process import Stopped
 from common.tasks.environment import Environment
 from common.tasks.film import without_display
@@ -40,10 +41,7 @@ def make(env_id, render=False, settings=None, record=None):
     os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     env_id = present_id(env_id)
     mode = "human" if render and record is None and _is_a_screen() else None
-
-    def another(render=False, record=None):
-        return make(env_id, render, settings, record)
-
+    another = functools.partial(make, env_id, settings=settings)
     env = build(env_id, mode, drawn=record is not None)
     env = Environment(env, env_id, another, record, getattr(settings, "unit_actions", False))
     for name in {*env.statistics()} - _said:
@@ -56,10 +54,10 @@ def make(env_id, render=False, settings=None, record=None):
 def build(env_id, mode=None, drawn=False):
     """The library's environment, without its own checker, of the first library that can make it.
 
-    mode: its render_mode. drawn: whether it is to be the one that is drawn elsewhere.
+    mode: its render_mode. drawn: whether it is filmed, by film.py, from Gymnasium's.
     Raises UserError.
     """
-    module, _, name = env_id.removeprefix("gymnasium:").rpartition(":")
+    module, _, name = plain_env_id(env_id).rpartition(":")
     error, known = None, []
     for library in _libraries(env_id, mode or drawn):
         if module:

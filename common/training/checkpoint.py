@@ -72,7 +72,7 @@ def save(path, agent, env, constants, progress, digest):
             numbers[place] = _as_json(value.bit_generator.state)
         else:
             numbers[place] = value
-    done = progress.as_dict()
+    done = dict(vars(progress))
     held |= {f"history/{name}": np.array(done.pop(name)) for name in _HISTORY}
     header = {"format": FORMAT, "constants": dict(constants), "digest": digest, "progress": done,
               "numbers": numbers, "shapes": shapes, "environment": _as_json(env.generator_states()),
@@ -89,7 +89,11 @@ def restore(path, agent, env, constants, digest):
         UserError: there is no such file, it is damaged, or it belongs to a run with other
             constants; the message names them. Agent and environment are as they were.
     """
-    header, held = _read(path)
+    try:
+        header, held = arrays.load(path, FORMAT, _ANEW)
+    except FileNotFoundError as error:
+        raise UserError(f"{one_line(path)}: there is no such file, so nothing to resume. "
+                        "Start with --train alone.") from error
     _refuse_other_constants(path, header["constants"], constants)
     places, own = _places(agent), variables_of(agent)
     saved = {name.removeprefix("variable/"): (value.shape, value.dtype)
@@ -130,8 +134,8 @@ def restore(path, agent, env, constants, digest):
 def progress_in(path):
     """The Progress of a saved training, or None where there is none that can be read."""
     try:
-        return _progress(*_read(path))
-    except UserError:
+        return _progress(*arrays.load(path, FORMAT, _ANEW))
+    except (UserError, FileNotFoundError):
         return None
 
 
@@ -149,14 +153,13 @@ def unfinished(path):
     return f"{one_line(path)} {what}. It is kept as {one_line(_unused(path).name)}."
 
 
-def set_aside_unfinished(path):
+def set_aside(path):
     """Rename the state of a training that was not finished: training.old.npz, ...-2.npz, ..."""
-    if unfinished(path):
-        try:
-            os.rename(path, _unused(path))
-        except OSError as error:
-            raise UserError(f"{one_line(path)}: cannot be kept ({one_line(error)}). Move it away, "
-                            "go on with --resume, or give another --model-dir.") from error
+    try:
+        os.rename(path, _unused(path))
+    except OSError as error:
+        raise UserError(f"{one_line(path)}: cannot be kept ({one_line(error)}). Move it away, "
+                        "go on with --resume, or give another --model-dir.") from error
 
 
 @contextlib.contextmanager
@@ -188,16 +191,6 @@ def _unused(path):
         number += 1
         kept = path.with_suffix(f".old-{number}.npz")
     return kept
-
-
-def _read(path):
-    try:
-        return arrays.load(path, FORMAT, _ANEW)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{one_line(path)}: there is no such file, so nothing to resume. "
-            "Start with --train alone."
-        ) from error
 
 
 def _progress(header, held):

@@ -5,6 +5,7 @@ import random
 import numpy as np
 
 from common.errors import UserError
+from common.files.names import plain_env_id
 
 # Seeds of env.reset(). The results in the README are over the first; what is looked at while
 # training, and to choose the weights that are kept, is over the second.
@@ -27,7 +28,7 @@ class Evaluation:
 
     def __init__(self, env, max_steps):
         self.env, self.max_steps, self._envs = env, max_steps, []
-        own_module = ":" in env.env_id.removeprefix("gymnasium:")
+        own_module = ":" in plain_env_id(env.env_id)
         self.side_by_side = 1 if own_module else SIDE_BY_SIDE
 
     def returns(self, agent, starts):

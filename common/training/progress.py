@@ -10,7 +10,7 @@ class Progress:
     Attributes:
         episode_reward: sum of the rewards of each episode, a list.
         all_episode_reward: the chapter's running curve, the script's own list.
-        steps: their number.
+        steps: how many were played.
         seconds: of training; evaluations do not count.
         learned: whether an update was made.
         evaluations: [steps done, [return of each start]] of each.
@@ -34,6 +34,3 @@ class Progress:
     @property
     def episodes(self):
         return len(self.episode_reward)
-
-    def as_dict(self):
-        return dict(vars(self))

@@ -50,6 +50,7 @@ class Training:
         self.evaluation = Evaluation(env, settings.constants["MAX_STEPS"])
         self.told = False  # to stop, which has been done
         self.saved = None  # the episode after which the state was saved
+        self.left = ""  # what is said of an unfinished training that this one replaces
         self.next_save = 0.0  # when that may be done again
 
     @property
@@ -93,9 +94,8 @@ class Training:
         """The numbers of the episodes still to play, of a range or, with --steps, without end."""
         self._begin()
         done = self.progress
-        for episode in itertools.count() if self.steps else episodes:
-            if episode < done.episodes:
-                continue
+        to_play = itertools.count(done.episodes) if self.steps else episodes[done.episodes :]
+        for episode in to_play:
             if self.finished:
                 break
             yield episode
@@ -123,9 +123,8 @@ class Training:
             print(f"Episodes of {settings.env_id} have {limit} steps, but --max-steps "
                   f"{steps} cuts them.")
         if self.saved is None:
-            left = checkpoint.unfinished(self.state)
-            if left:
-                print(left)
+            self.left = checkpoint.unfinished(self.state)
+            print(self.left, end="\n" * bool(self.left))
         enter = self.opened.enter_context
         self.write = enter(board.board(settings.tensorboard, done.log_name))
         self.bar = enter(bar(
@@ -177,24 +176,19 @@ class Training:
         if keep_best and (done.best is None or mean > done.best[1]):
             self.agent.save()
             done.best = [done.steps, mean]
-        if self.finished:
-            self._test()
+        if self.finished:  # judge the weights that are kept
+            with checkpoint.put_back(self.agent):  # --resume may go on from here
+                if done.best:
+                    self.agent.load()
+                done.test_returns = self.evaluation.returns(self.agent, TEST_STARTS)
+            print_returns(f"Test | Starts: {len(TEST_STARTS)}", done.test_returns)
         self.start += time.time() - began
-
-    def _test(self):
-        """Play the weights that are kept, greedily from the test starts."""
-        done = self.progress
-        with checkpoint.put_back(self.agent):  # --resume may go on from here
-            if done.best:
-                self.agent.load()
-            done.test_returns = self.evaluation.returns(self.agent, TEST_STARTS)
-        print_returns(f"Test | Starts: {len(TEST_STARTS)}", done.test_returns)
 
     def _save_state(self):
         """Write the training's state, the one that resume() reads."""
         done = self.progress
-        if self.saved is None:
-            checkpoint.set_aside_unfinished(self.state)
+        if self.saved is None and self.left:
+            checkpoint.set_aside(self.state)
         began = time.time()
         done.seconds, done.finished = began - self.start, self.finished
         checkpoint.save(self.state, self.agent, self.env, self.settings.everything, done,
@@ -224,10 +218,11 @@ class Training:
         done, agent = self.progress, self.agent
         del done.all_episode_reward[done.episodes :]  # an episode that was cut off
         finite = checkpoint.not_finite(agent) is None
-        if not finite and self.saved:  # what was learned before
-            checkpoint.restore(self.state, agent, self.env, self.settings.everything, self.digest)
         learned = done.learned or agent.losses is not None
-        if learned and (finite or self.saved):
+        if not finite:  # what was learned before
+            learned = bool(self.saved) and checkpoint.restore(
+                self.state, agent, self.env, self.settings.everything, self.digest).learned
+        if learned:
             try:
                 if not done.best:  # which are saved
                     agent.save()
