@@ -26,6 +26,7 @@ from common.files.names import (
     picture_path,
     plain_env_id,
     present_id,
+    state_path,
     weights_path,
 )
 from common.files.whole import check_writable
@@ -50,6 +51,7 @@ _SWITCHES = {
     "eager": "run the updates uncompiled: slow, but breakpoints work",
     "verbose": "show the packages' logs, and tracebacks",
 }
+_OF_A_RUN = *_SWITCHES, "preset", "record", "tensorboard"  # flags that are no constants
 _NEEDS = {"resume": "train", "tensorboard": "train", "record": "test", "explain": "test",
           "page": "test"}
 _SHORT = {"ENV_ID": "--env", "RANDOM_SEED": "--seed", "TRAIN_EPISODES": "--episodes",
@@ -207,8 +209,7 @@ class Command:
         try:
             if unknown:
                 raise UserError(self._did_you_mean(unknown[0]))
-            run = {name: given.pop(name)
-                   for name in (*_SWITCHES, "preset", "record", "tensorboard")}
+            run = {name: given.pop(name) for name in _OF_A_RUN}
             if given.get("TRAIN_STEPS") and "TRAIN_EPISODES" in given:
                 raise UserError("--steps ends a training instead of --episodes: give one of them")
             settings = self.settings(self._presets[run["preset"]] | given, **run)
@@ -221,7 +222,8 @@ class Command:
     def _did_you_mean(self, word):
         """What to say of a word that is no flag."""
         typed = word.partition("=")[0]
-        known = {flag.lstrip("-"): flag for flag in self._parser._option_string_actions}
+        known = {name: f"--{name}" for name in ("help", *_OF_A_RUN)}
+        known |= {flag.lstrip("-"): flag for flag in self.flags}
         # TRAIN_EPISODES and --train-episodes mean --episodes
         known |= {constant.name.lower().replace("_", "-"): constant.flag
                   for constant in self._own + self._of_all}
@@ -284,12 +286,13 @@ def _check_files(settings):
     from common.files import weights  # NumPy with it, which --help does without
 
     own = weights_path(settings.model_dir, *settings.task)
+    state = state_path(settings.model_dir, *settings.task)
     image = picture_path(settings.image_dir, *settings.task)
     if settings.train:
         if own.resolve().is_relative_to(weights.SHIPPED):
             raise UserError(f"--model-dir {one_line(Path(settings.model_dir))}: has the weights "
                             "that ship, which no training overwrites. Choose another folder.")
-        check_writable(own.parent, "--model-dir")
+        check_writable(own.parent, "--model-dir", own.name, state.name)
     else:
         try:
             path = weights.find(settings.model_dir, *settings.task)
@@ -301,7 +304,7 @@ def _check_files(settings):
         if "HIDDEN_DIM" in settings.constants and "HIDDEN_DIM" not in settings.given:
             settings.constants["HIDDEN_DIM"] = weights.units(path)
     if settings.train or settings.explain or settings.page or settings.record is True:
-        check_writable(image.parent, "--image-dir")
+        check_writable(image.parent, "--image-dir", image.name)
     if settings.record not in (None, True):
         check_writable(Path(settings.record).parent, "--record")
 
@@ -380,8 +383,10 @@ class Constant:
 def _number(kind, text):
     """The text as a finite float or, if kind is int, a whole number (500000, 5e5); else None."""
     with contextlib.suppress(ValueError, OverflowError):
-        number = kind(float(text))
-        if number == float(text) and math.isfinite(number):
+        number = float(text)
+        if kind is int and number == int(number) and abs(number) < 2**63:
+            return int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else int(number)
+        if kind is float and math.isfinite(number):
             return number
     return None
 

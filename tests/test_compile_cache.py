@@ -65,7 +65,7 @@ def test_what_is_damaged_is_deleted_before_tensorflow_reads_it(content, start):
     assert compile_(start())
 
 
-@pytest.mark.parametrize("note", ["", "{", '{"p.pb": "x"}', None])
+@pytest.mark.parametrize("note", ["", "{", "[1]", "null", '{"p.pb": "x"}', None])
 def test_what_no_note_vouches_for_is_deleted_at_the_start(note, start):
     cache = start()
     compile_(cache)

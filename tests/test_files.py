@@ -125,7 +125,7 @@ def test_killed_while_saving(tmp_path):
 
 @pytest.mark.parametrize("step", ["open", "fsync", "replace", "unlink"])
 def test_a_folder_that_cannot_be_written_is_known_before(tmp_path, monkeypatch, step):
-    check_writable(tmp_path / "new", "--model-dir")
+    check_writable(tmp_path / "new", "--model-dir", "weights.npz")
     assert os.listdir(tmp_path / "new") == []
 
     def fail(*_, **__):
@@ -138,6 +138,12 @@ def test_a_folder_that_cannot_be_written_is_known_before(tmp_path, monkeypatch, 
     assert refusal(check_writable, tmp_path, "--image-dir") == (
         f"--image-dir {tmp_path}: cannot be written (Operation not permitted). Choose another "
         "folder.")
+
+
+def test_a_folder_in_the_place_of_a_file_is_known_before(tmp_path):
+    (tmp_path / "weights.npz").mkdir()
+    with pytest.raises(UserError, match=r"--model-dir .* \(weights.npz is a folder\)"):
+        check_writable(tmp_path, "--model-dir", "weights.npz", "training.npz")
 
 
 # ---- the lock

@@ -3,8 +3,8 @@
 The curve of a setting is the interquartile mean (IQM) over its seeds: the mean of the middle
 half, which one lucky or failed seed moves little and the median of few would not see. Its band
 is a 95 % bootstrap confidence interval. Fewer than five seeds say little of others, so their band
-is their range. Agarwal et al., 2021, "Deep
-reinforcement learning at the edge of the statistical precipice".
+is their range. Agarwal et al., 2021, "Deep reinforcement learning at the edge of the statistical
+precipice".
 """
 
 import csv

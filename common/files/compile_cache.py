@@ -39,10 +39,12 @@ class CompileCache:
         """
         from importlib import metadata  # late: it imports much
 
+        if "tensorflow" in sys.modules:
+            return
         version = "0.0"
         with contextlib.suppress(metadata.PackageNotFoundError):
             version = metadata.version("tensorflow")
-        if "tensorflow" in sys.modules or tuple(map(int, version.split(".")[:2])) < _SINCE:
+        if tuple(map(int, version.split(".")[:2])) < _SINCE:
             return
         name, given = f"tensorflow-{version}-{_machine()}", os.environ.get("TF_XLA_FLAGS", "")
         home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -126,7 +128,9 @@ def _machine():
 def _read(note):
     """The checksums that a note has, by name of file; none if it is not there or damaged."""
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(note.read_bytes())
+        sums = json.loads(note.read_bytes())
+        if isinstance(sums, dict):
+            return sums
     return {}
 
 

@@ -50,7 +50,8 @@ def locked(folder, flag="--model-dir", name="training.lock"):
             who = f"process {os.getpid()} on {platform.node()} since {since} ({command})"
             write_atomically(holder, lambda file: file.write(who.encode()))
             for aside in Path(folder).glob(".*.tmp"):  # of a killed process: see whole.py
-                aside.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    aside.unlink()
         yield
     finally:
         if lock.is_locked:

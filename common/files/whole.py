@@ -1,6 +1,7 @@
 """Files that are either whole or not there: how every script writes to disk."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -40,12 +41,13 @@ def write_atomically(path, write):
             aside.unlink()
 
 
-def check_writable(folder, flag):
+def check_writable(folder, flag, *names):
     """Try, before anything is computed, what a run will do to its folder at the end.
 
     Args:
         folder: str or Path; it is created.
         flag: that names the folder, for the message.
+        names: of files that will be written there.
 
     Raises:
         UserError: files cannot be written or renamed there.
@@ -54,6 +56,9 @@ def check_writable(folder, flag):
     try:
         write_atomically(attempt, lambda file: file.write(b"x"))
         attempt.unlink()
+        for name in names:
+            if os.path.isdir(attempt.with_name(name)):
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
     except (UserError, OSError) as error:
         cause = error.__cause__ or error
         what = f"{flag} {one_line(Path(folder))}"

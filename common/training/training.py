@@ -124,7 +124,8 @@ class Training:
                   f"{steps} cuts them.")
         if self.saved is None:
             self.left = checkpoint.unfinished(self.state)
-            print(self.left, end="\n" * bool(self.left))
+            if self.left:
+                print(self.left)
         enter = self.opened.enter_context
         self.write = enter(board.board(settings.tensorboard, done.log_name))
         self.bar = enter(bar(
