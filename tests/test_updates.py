@@ -357,7 +357,7 @@ def test_sac_with_a_fixed_alpha(alpha, monkeypatch):
     monkeypatch.setattr(reference.SAC, "fixed_alpha", alpha or 1.0)
     pair = SACPair(settings={**SAC_SETTINGS, "auto_entropy": False}, alpha=alpha, **SHARED)
     pair.run(4)
-    assert float(pair.agent.alpha) == np.float32(alpha or 1)
+    assert np.float32(pair.agent.alpha) == np.float32(alpha or 1)
 
 
 def test_a_given_alpha_stays():
