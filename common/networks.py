@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from common.engine.variables import networks_of
+from common.engine.variables import weights_in
 from common.errors import one_line
 from common.files import weights
 from common.files.names import weights_path
@@ -26,7 +26,7 @@ def save(agent, settings, path=None):
     """Save an agent's networks into the npz file `path`, or the usual one; returns its path."""
     path = path or weights_path(settings.model_dir, *settings.task)
     task = settings.algorithm, settings.env_id
-    weights.save(Path(path).expanduser(), *task, networks_of(agent), settings.unit_actions)
+    weights.save(Path(path).expanduser(), *task, weights_in(agent), settings.unit_actions)
     print(f"Saved {one_line(path)}", flush=True)
     return path
 
@@ -43,4 +43,4 @@ def load(agent, settings, path=None):
         if path != own:
             print(f"There is no {one_line(own)} yet: using the shipped weights.", flush=True)
     task = settings.algorithm, settings.env_id
-    weights.load(Path(path).expanduser(), *task, networks_of(agent), settings.unit_actions)
+    weights.load(Path(path).expanduser(), *task, weights_in(agent), settings.unit_actions)

@@ -13,7 +13,7 @@ import ddpg
 import sac
 import td3
 from common.engine import fast
-from common.engine.variables import networks_of, variables_of
+from common.engine.variables import variables_of, weights_in
 
 SCRIPTS = {"ddpg": ddpg, "td3": td3, "sac": sac}
 ENGINES = ["fast", "plain", "eager"]
@@ -94,7 +94,7 @@ def new_agent(script, seed=0, filled=True, state_dim=STATE_DIM, hidden_dim=HIDDE
         store(*transition)
     if wide:
         of_each = {}
-        for name, weight in networks_of(agent).items():
+        for name, weight in weights_in(agent).items():
             of_each.setdefault(name.partition("/")[0], []).append(weight)
         for i, weights in enumerate(of_each.values()):
             if len(weights) > 1:  # a network's

@@ -33,7 +33,7 @@ import ddpg
 import sac
 import td3
 from common.engine.plain import COMPILING
-from common.engine.variables import networks_of, variables_of
+from common.engine.variables import variables_of, weights_in
 from common.files.compile_cache import compile_cache
 
 STATE_DIM, HIDDEN_DIM, BATCH_SIZE = 3, 8, 16
@@ -546,6 +546,6 @@ def test_one_seed_one_outcome(script, monkeypatch, capsys):
         n: np.asarray(v).tobytes() for n, v in second.items()}
     moved = [np.any(first[name] != value) for name, value in start.items()]
     assert np.mean(moved) > 0.8  # all but learning rates, and moments where ReLU lets nothing by
-    weights = next(iter(networks_of(agent)))
+    weights = next(iter(weights_in(agent)))
     assert np.any(start[weights] != other[weights])
     assert capsys.readouterr().out.count(COMPILING) == 2

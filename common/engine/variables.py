@@ -7,7 +7,7 @@ from tensorlayer.models import Model
 from common.errors import UserError
 
 
-def networks_of(agent):
+def weights_in(agent):
     """What a file of weights holds: those of networks, targets included, and single variables.
 
     Returns:
@@ -24,8 +24,8 @@ def networks_of(agent):
 
 
 def variables_of(agent):
-    """All variables, as networks_of() names them: also optimizers' moments, moving averages."""
-    found = networks_of(agent)
+    """All variables, as weights_in() names them: also optimizers' moments, moving averages."""
+    found = weights_in(agent)
     weights = [*found.values()]
     for name, value in vars(agent).items():
         variables = []

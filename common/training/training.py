@@ -40,7 +40,7 @@ class Training:
 
     def __init__(self, agent, env, all_episode_reward, settings):
         self.agent, self.env, self.settings = agent, env, settings
-        self.steps = settings.train_steps
+        self.steps = settings.train_steps  # wanted, as episodes; done is what progress says
         self.episodes = settings.constants["TRAIN_EPISODES"]
         self.weights = names.weights_path(settings.model_dir, *settings.task)
         self.state = names.state_path(settings.model_dir, *settings.task)
