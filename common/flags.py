@@ -255,12 +255,12 @@ def _check_together(settings):
                                 f"is learned, got {size} and {values[name]}")
         most = settings.train_steps or (
             values.get("TRAIN_EPISODES", math.inf) * values.get("MAX_STEPS", math.inf))
-        least = values.get("LEARN_AFTER", 0)
+        least, flags = values.get("LEARN_AFTER", 0), "--learn-after"
         if size < math.inf:  # DDPG draws with replacement, a batch from ever so few
-            least = max(least, values.get("BATCH_SIZE", 0))
+            least, flags = max(least, values.get("BATCH_SIZE", 0)), "--learn-after, --batch-size"
         if most <= least and not settings.resume:
             raise UserError(f"nothing would be learned: this run makes {most} transitions at most, "
-                            f"and learning starts after {least} (--learn-after, --batch-size)")
+                            f"and learning starts after {least} ({flags})")
         if settings.keep == "best" and not settings.evaluate_every:
             raise UserError("--keep best needs --evaluate-every: what is best has to be measured")
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -367,6 +367,8 @@ class Constant:
         fits, allowed = True, self.limits
         if self.choices:
             fits, allowed = value in self.choices, " or ".join(self.choices)
+        elif self.kind is str and self.limits:
+            fits, allowed = False, f"a number {self.limits}"
         elif self.kind is str:
             fits, allowed = bool(value) and "\0" not in value, "a name"
         elif value is None:

@@ -654,7 +654,8 @@ def branch(agent, row):
 
 
 WRONG = {"float": lambda agent, row: print(float(agent.x[0])),
-         "numpy": lambda agent, row: (agent.x * row).numpy(), "if": branch, "own": fail}
+         "numpy": lambda agent, row: (agent.x * row).numpy(), "if": branch, "own": fail,
+         "typo": lambda agent, row: agent.x * raw}  # noqa: F821
 
 
 @both_engines
@@ -666,7 +667,8 @@ def test_an_error_while_tracing(name, engine):
     with running(engine), pytest.raises(Exception, match=r".*") as caught:
         compiled(WRONG[name])(pair.agent, ROW)
     last = caught.value.args[0].splitlines()[-1]
-    assert "is being compiled" in last and "--eager runs its lines one by one, with numbers" in last
+    hint = "is being compiled" in last and "--eager runs its lines one by one, with numbers" in last
+    assert hint == (name != "typo")  # which Python explains
     pair.compare()
     pair.call(step, ROW)
     pair.call(Agent.learn, ROW, tolerance=1e-5)

@@ -348,6 +348,7 @@ def test_flags_of_the_scripts_fit_each_other(name, line, problem):
     ("constant", "line"),
     [
         ("FAR: int = 5  # steps, in [0, 1]", "FAR must be in [0, 1], got 5"),
+        ("FAR = '5'  # steps, in [0, 9]", "FAR must be a number in [0, 9], got '5'"),
         ('KIND = "c"  # which, in {a, b}', "KIND must be a or b, got 'c'"),
         ("ENV = 1", "ENV would be --env, which there is already: choose another name"),
         ("HELP = 1", "HELP would be --help, which there is already: choose another name"),

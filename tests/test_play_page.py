@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from agents import new_agent
 from commands import run
 from selenium.webdriver import ActionChains, Keys
@@ -16,6 +17,7 @@ from selenium.webdriver.support.select import Select
 
 from benchmarks import play_picture
 from common import networks
+from common.errors import UserError
 from common.files import weights
 from common.files.names import ROOT
 from common.flags import Command
@@ -108,6 +110,14 @@ def test_the_template_is_one_file_that_loads_nothing():
     assert template.count("@DATA@") == 1
     assert re.findall("<link[^>]*>", template) == ['<link rel="icon" href="data:,">']
     assert not re.findall(r"https?:|//[a-z]|\bimport\b|fetch\(|\bsrc=", template)
+
+
+def test_a_network_that_the_page_would_compute_otherwise():
+    agent = new_agent("td3", filled=False)
+    settings = Command(ROOT / "td3.py").read(["--test"])
+    agent.q_net1.linear2.act = tf.nn.leaky_relu
+    with pytest.raises(UserError, match="--page computes with relu in hidden layers, which q2 has"):
+        page.described(agent, settings)
 
 
 def test_names_are_no_markup():

@@ -11,7 +11,7 @@ LINE = r"\| Episode: {}/{} \| Episode Reward: -?\d+\.\d{{4}} \| Running Time: \d
 slow = pytest.mark.slow
 all_scripts = pytest.mark.parametrize(
     "script", [pytest.param("ddpg", marks=slow), "td3", pytest.param("sac", marks=slow)])
-COMPILING = "Compiling the update: this takes a few seconds, once."
+COMPILING = "Compiling the update: this takes a few seconds."
 
 
 def without_networks(out):

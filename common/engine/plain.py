@@ -27,7 +27,7 @@ import tensorflow as tf
 from common.errors import UserError
 from common.files.compile_cache import compile_cache
 
-COMPILING = "Compiling the update: this takes a few seconds, once."
+COMPILING = "Compiling the update: this takes a few seconds."
 _STATE = (int, float, dict, tf.Tensor)  # an agent's attributes that change without another code
 _printing = set()  # methods whose print() a line has told of
 LOCK = threading.RLock()  # tracing and calls: one thread of the process at a time
@@ -248,7 +248,8 @@ class Program:
             after = [tf.convert_to_tensor(attributes[name], tf.float32) for name in self.held]
             return tf.nest.map_structure(_tensor, results), after
         except Exception as error:
-            if len(error.args) == 1 and isinstance(error.args[0], str):
+            plain = len(error.args) == 1 and isinstance(error.args[0], str)
+            if plain and not isinstance(error, NameError):  # a slip of the pen
                 where = self.method.__qualname__
                 error.args = (f"{error}\n{where} is being compiled: here, tensors have no values "
                               "yet, and only TensorFlow's functions take them. --eager runs its "

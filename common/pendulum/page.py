@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import one_line
+from common.errors import UserError, one_line
 from common.files.names import picture_path, weights_path
 from common.files.whole import write_atomically
 from common.pendulum import explain, optimum
@@ -29,7 +29,7 @@ def save(agent, settings):
         settings: what flags.parse() returned.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or a hidden layer has another activation than relu.
     """
     path = picture_path(settings.image_dir, *settings.task).with_suffix(".html")
     write(path, [described(agent, settings)], explain.start(settings))
@@ -80,6 +80,10 @@ def write(file, agents, start):
 
 def _network(layers):
     """Sizes of its layers, and weights and biases one after the other as base64 float32."""
+    for layer in layers[:-1]:
+        if getattr(layer.act, "__name__", "") != "relu":
+            raise UserError(f"--page computes with relu in hidden layers, which {layer.name} has "
+                            "not: --record and --explain take any")
     parts = [part.numpy() for layer in layers for part in (layer.W, layer.b)]
     sizes = [len(parts[0]), *(len(bias) for bias in parts[1::2])]
     return {"sizes": sizes, "weights": _base64(np.concatenate([part.ravel() for part in parts]))}
