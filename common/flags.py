@@ -289,9 +289,6 @@ def _check_files(settings):
     state = state_path(settings.model_dir, *settings.task)
     image = picture_path(settings.image_dir, *settings.task)
     if settings.train:
-        if own.resolve().is_relative_to(weights.SHIPPED):
-            raise UserError(f"--model-dir {one_line(Path(settings.model_dir))}: has the weights "
-                            "that ship, which no training overwrites. Choose another folder.")
         check_writable(own.parent, "--model-dir", own.name, state.name)
     else:
         try:
@@ -306,7 +303,7 @@ def _check_files(settings):
     if settings.train or settings.explain or settings.page or settings.record is True:
         check_writable(image.parent, "--image-dir", image.name)
     if settings.record not in (None, True):
-        check_writable(Path(settings.record).parent, "--record")
+        check_writable(Path(settings.record).parent, "--record", Path(settings.record).name)
 
 
 class Parser(argparse.ArgumentParser):

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.engine import fast
-from common.engine.plain import compiled
+from common.engine.plain import _root, compiled
 from common.errors import UserError
 from common.noise import Normal
 
@@ -593,6 +593,16 @@ def test_agents_that_have_learned_are_not_copied(pair):
     do(pair, "call", "step")
     with pytest.raises(TypeError, match=r"save\(path\).*load\(path\)"):
         copy.deepcopy(pair.agent)
+
+
+def test_a_copy_of_a_network_is_no_part_of_its_agent(pair):
+    """It computes by itself, and the agent goes on as it was."""
+    do(pair, "call", "step")
+    agent = pair.agent
+    programs, net = vars(agent)["_programs"], copy.deepcopy(agent.net)
+    assert _root(agent.net) is agent and _root(net) is net
+    do(pair, "call", "step")
+    assert vars(agent)["_programs"] is programs and not programs.plain
 
 
 # --- what the fast engine does not do: the plain one takes over

@@ -417,7 +417,9 @@ def test_nothing_heavy_is_imported(words, status, said, tmp_path):
     (["--train", "--image-dir", "FILE"], "--image-dir FILE: cannot be written"),
     (["--test", "--explain", "--image-dir", "FILE"], "--image-dir FILE: cannot be written"),
     (["--test", "--record", "FILE/a.gif"], "--record FILE: cannot be written"),
-    (["--train", "--model-dir", str(ROOT / "model" / "pretrained")], "the weights that ship"),
+    (["--train", "--model-dir", str(ROOT / "model" / "pretrained")], "holds what ships"),
+    (["--train", "--image-dir", str(ROOT / "image" / "pretrained")], "holds what ships"),
+    (["--test", "--record", str(ROOT / "image" / "pretrained" / "a.gif")], "holds what ships"),
 ])
 def test_what_is_looked_at_first(words, said, as_a_script, tmp_path, monkeypatch):
     (tmp_path / "FILE").write_text("")

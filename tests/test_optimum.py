@@ -100,6 +100,7 @@ def test_best_return():
     assert best_return("Pendulum-v1", VALIDATION_STARTS[:100]) < -100
     assert best_return("Pendulum-v1", VALIDATION_STARTS) is None  # not all of them
     assert best_return("Pendulum-v1", []) is None
+    assert best_return("Pendulum-v1", [0], [300, 199]) is None  # episodes are cut
     assert best_return("Hopper-v4", TEST_STARTS) is None
 
 

@@ -40,8 +40,8 @@ class Agent:
         with open(self.path, "w") as file:
             file.write(str(self.torque.numpy()))
 
-    def load(self):
-        with open(self.path) as file:
+    def load(self, path):
+        with open(path) as file:
             self.torque.assign(float(file.read()))
         self.doubled = 2 * self.torque
 

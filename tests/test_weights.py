@@ -231,6 +231,9 @@ def test_ones_own_weights_come_first_and_then_the_shipped(shipped):
     own = weights_path("model", "TD3", ENV)
     own.mkdir(parents=True)  # whatever it is, it is not passed over
     assert weights.find("model", "TD3", ENV) == own
+    own.rmdir()
+    own.symlink_to("nowhere")
+    assert "there is no such file" in refusal(weights.find, "model", "TD3", ENV)
 
 
 def test_missing_weights_name_the_whole_path_and_what_there_is(shipped, tmp_path):

@@ -376,9 +376,10 @@ def _array(result):
 
 
 def _root(part):
-    """The agent that a network is part of, else the object itself."""
+    """The agent that a network, and no copy of it, is part of, else the object itself."""
     agent = vars(part).get("_agent")
-    return agent() if agent and agent() else part
+    agent = agent and agent()
+    return agent if agent and any(value is part for value in vars(agent).values()) else part
 
 
 def _noticing(plainly):

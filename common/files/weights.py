@@ -23,9 +23,9 @@ def find(model_dir, algorithm, env_id, preset="chapter"):
     """
     own = weights_path(model_dir, algorithm, env_id, preset)
     shipped = weights_path(SHIPPED, algorithm, env_id, preset)
-    if os.path.lexists(own):
+    if os.path.exists(own):
         return own
-    if not shipped.is_file():
+    if os.path.islink(own) or not shipped.is_file():
         raise _missing(own, algorithm, env_id)
     return shipped
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from common.errors import UserError, one_line
+from common.files.names import ROOT
 
 
 def write_atomically(path, write):
@@ -50,8 +51,12 @@ def check_writable(folder, flag, *names):
         names: of files that will be written there.
 
     Raises:
-        UserError: files cannot be written or renamed there.
+        UserError: files cannot be written or renamed there, or what ships is there.
     """
+    for shipped in ROOT / "model" / "pretrained", ROOT / "image" / "pretrained":
+        if Path(folder).resolve().is_relative_to(shipped):
+            raise UserError(f"{flag} {one_line(Path(folder))}: holds what ships, and no run "
+                            "writes there. Choose another folder.")
     attempt = Path(folder) / f".attempt.{os.urandom(4).hex()}.tmp"
     try:
         write_atomically(attempt, lambda file: file.write(b"x"))

@@ -31,7 +31,7 @@ class Training:
     Within the block the folder of the weights is locked. What is printed appears above the bar.
 
     Args:
-        agent: has save(), load(), `losses` (None before the first update, then a dict of
+        agent: has save(), load(path), `losses` (None before the first update, then a dict of
             numbers) and greedy_actions(states).
         env: the Environment it plays; it is closed in the end.
         all_episode_reward: the chapter's running curve, a list that the loop appends to.
@@ -113,7 +113,7 @@ class Training:
                 "or let learning start earlier, see --help of --learn-after and --batch-size"
             )
         if done.best:
-            self.agent.load()  # the best, for the agent.save() that follows
+            self.agent.load(self.weights)  # the best, for the agent.save() that follows
 
     def _begin(self):
         """Say what will be cut or left behind, and evaluate what has learned nothing yet."""
@@ -180,7 +180,7 @@ class Training:
         if self.finished:  # judge the weights that are kept
             with checkpoint.put_back(self.agent):  # --resume may go on from here
                 if done.best:
-                    self.agent.load()
+                    self.agent.load(self.weights)
                 done.test_returns = self.evaluation.returns(self.agent, TEST_STARTS)
             print_returns(f"Test | Starts: {len(TEST_STARTS)}", done.test_returns)
         self.start += time.time() - began
