@@ -244,6 +244,15 @@ def test_a_run_that_failed_is_tried_once_more_and_reported(tmp_path, monkeypatch
     assert trainings.started == [2]
 
 
+@pytest.mark.parametrize("steps", [60, 200])
+def test_the_best_possible_is_told_of_whole_episodes(steps, tmp_path, monkeypatch):
+    Trainings(monkeypatch)
+    line = [*places(tmp_path), "--algorithms", "td3", "--seeds", "0", *TINY]
+    compare.main([*line, "--max-steps", str(steps)])
+    table = (tmp_path / "image" / "compare_Pendulum-v1.md").read_text()
+    assert ("| best possible |" in table) == (steps == 200)
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     ([], r"runs: is in use by process \d+ .*--runs-dir\.$"),
     (["--env", "Nope-v0"], "--env Nope-v0: there is no such environment"),
@@ -384,7 +393,7 @@ def test_a_comparison_trains_draws_and_tabulates(compared):
     assert saved[0].read_bytes().startswith(b"\x89PNG")
     table = saved[1].read_text()
     assert table.startswith("`python compare.py --algorithms td3 sac --seeds 0-1 --steps 600 ")
-    assert "| TD3 | 2 |" in table and "| SAC | 2 |" in table and "| best possible |" in table
+    assert "| TD3 | 2 |" in table and "| SAC | 2 |" in table and "best" not in table
     assert len(results(folder)) == 4
     for result in results(folder).values():
         assert [steps for steps, _ in result["evaluations"]] == [0, 240, 420, 600]
