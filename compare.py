@@ -226,17 +226,16 @@ def report(settings, finished, args, given):
     path = Path(args.image_dir) / f"compare_{args.name or '_'.join(name)[:100]}"
     drawn, *tables = (path.with_name(path.name + end) for end in (".png", ".md", ".csv"))
     rows = statistics.table(measured, every)
-    best, best_of_curves = (
-        best_return(first.env_id, starts, [one.args.constants["MAX_STEPS"] for one in settings])
-        for starts in (TEST_STARTS, VALIDATION_STARTS[: first.evaluation_episodes]))
-    table = statistics.as_markdown(rows, best)
+    max_steps = [one.args.constants["MAX_STEPS"] for one in settings]
+    table = statistics.as_markdown(rows, best_return(first.env_id, TEST_STARTS, max_steps))
     texts = f"`{command(args, given)}`\n\n{table}", statistics.as_csv(rows)
     for file, text in zip(tables, texts):
         write_atomically(file, lambda opened, text=text: opened.write(text.encode()))
     title = f"{first.env_id}, {' and '.join(presets)} constants"
     # An algorithm looks the same in every picture, unless something else is compared.
     styles = [ALGORITHMS.index(label.lower()) for label in measured if label.lower() in ALGORITHMS]
-    picture.draw(drawn, measured, every, title, best_of_curves,
+    best = best_return(first.env_id, VALIDATION_STARTS[: first.evaluation_episodes], max_steps)
+    picture.draw(drawn, measured, every, title, best,
                  styles if len(styles) == len(measured) else None)
     print("\n" + table)
     if min(map(len, measured.values())) < 5:

@@ -248,8 +248,8 @@ class Program:
             after = [tf.convert_to_tensor(attributes[name], tf.float32) for name in self.held]
             return tf.nest.map_structure(_tensor, results), after
         except Exception as error:
-            plain = len(error.args) == 1 and isinstance(error.args[0], str)
-            if plain and not isinstance(error, NameError):  # a slip of the pen
+            worded = len(error.args) == 1 and isinstance(error.args[0], str)
+            if worded and not isinstance(error, NameError):  # a slip of the pen
                 where = self.method.__qualname__
                 error.args = (f"{error}\n{where} is being compiled: here, tensors have no values "
                               "yet, and only TensorFlow's functions take them. --eager runs its "
@@ -379,7 +379,8 @@ def _root(part):
     """The agent that a network, and no copy of it, is part of, else the object itself."""
     agent = vars(part).get("_agent")
     agent = agent and agent()
-    return agent if agent and any(value is part for value in vars(agent).values()) else part
+    parts = [*vars(agent).values()] if agent else []  # at once: another thread may assign one
+    return agent if any(value is part for value in parts) else part
 
 
 def _noticing(plainly):

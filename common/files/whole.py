@@ -53,10 +53,10 @@ def check_writable(folder, flag, *names):
     Raises:
         UserError: files cannot be written or renamed there, or what ships is there.
     """
-    for shipped in ROOT / "model" / "pretrained", ROOT / "image" / "pretrained":
-        if Path(folder).resolve().is_relative_to(shipped):
-            raise UserError(f"{flag} {one_line(Path(folder))}: holds what ships, and no run "
-                            "writes there. Choose another folder.")
+    resolved = Path(folder).resolve()
+    if any(resolved.is_relative_to(ROOT / kind / "pretrained") for kind in ("model", "image")):
+        raise UserError(f"{flag} {one_line(Path(folder))}: holds what ships, and no run writes "
+                        "there. Choose another folder.")
     attempt = Path(folder) / f".attempt.{os.urandom(4).hex()}.tmp"
     try:
         write_atomically(attempt, lambda file: file.write(b"x"))
