@@ -260,13 +260,14 @@ with process.signals_noted():
 def test_what_an_environment_forks_ends_as_any_process_does(run, number):
     """With our handlers it would note the signal, and whoever waits for it would hang."""
     code = f"""
+begun, begins = os.pipe()
 with process.signals_noted():
     child = os.fork()
     if not child:
-        try: time.sleep(30)
+        try: os.write(begins, b"."); [time.sleep(0.01) for _ in range(3000)]
         except KeyboardInterrupt: os._exit(7)
         os._exit(0)
-    time.sleep(0.1)
+    os.read(begun, 1)
     os.kill(child, {int(number)})
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 print(status)
