@@ -26,6 +26,8 @@ def seconds(algorithm, steps, seeds, workers):
                    f"0-{seeds - 1}", "--steps", str(steps), "--evaluate-every",
                    str(min(steps, 1000)), "--workers", str(workers),
                    "--runs-dir", f"{folder}/runs", "--image-dir", f"{folder}/image"]
+        if algorithm == "ddpg":  # so that it learns in a short run, too
+            command += ["--learn-after", str(steps // 2)]
         began = time.time()
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             sys.exit(1)  # it has said why
